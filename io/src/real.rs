@@ -1,0 +1,286 @@
+//! The real machine: tokio's sockets, `std::fs` on tokio's blocking threads.
+
+use crate::{DirItem, Open, Space};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::{TcpListener, TcpStream};
+
+/// How long to wait for a resource that a listener ran out of.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the real backend keeps: its random numbers.
+#[derive(Debug)]
+pub(crate) struct Real {
+    random: Mutex<StdRng>,
+}
+
+impl Real {
+    pub(crate) fn new() -> Real {
+        // The standard library's hasher is the only source of the system's randomness here that
+        // cannot fail; each word goes through keys that no other instance has.
+        let keys = RandomState::new();
+        let mut seed = <StdRng as SeedableRng>::Seed::default();
+        for (i, word) in seed.chunks_exact_mut(size_of::<u64>()).enumerate() {
+            word.copy_from_slice(
+                &keys
+                    .hash_one((i, now_ns(), std::process::id()))
+                    .to_le_bytes(),
+            );
+        }
+        Real {
+            random: Mutex::new(StdRng::from_seed(seed)),
+        }
+    }
+
+    pub(crate) fn random_u64(&self) -> u64 {
+        self.random
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next_u64()
+    }
+}
+
+pub(crate) fn now_ns() -> i64 {
+    let nanos = |d: Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => nanos(since),
+        Err(before) => -nanos(before.duration()),
+    }
+}
+
+pub(crate) fn mono_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let passed = START.get_or_init(Instant::now).elapsed();
+    u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub(crate) async fn listen(addr: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(addr)
+        .await
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {addr}: {e}")))
+}
+
+pub(crate) async fn connect(addr: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+pub(crate) async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, String)> {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Fails only when the other side has gone already: the first read will say so.
+                let _ = stream.set_nodelay(true);
+                return Ok((stream, peer.to_string()));
+            }
+            Err(e) if passes(&e) => {
+                tracing::warn!("cannot accept a connection now, will try again: {e}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Errors of accept that concern one connection or a passing lack, not the listener.
+fn passes(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lacks = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::PERM,
+        Errno::PROTO,
+    ];
+    matches!(
+        e.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    ) || lacks
+        .iter()
+        .any(|lack| e.raw_os_error() == Some(lack.raw_os_error()))
+}
+
+/// Runs a blocking call where it may block.
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(result) => result,
+        Err(e) => Err(io::Error::other(e)),
+    }
+}
+
+/// The same for a call on a path.
+async fn on_path<T: Send + 'static>(
+    p: &Path,
+    call: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let p = p.to_owned();
+    blocking(move || call(p)).await
+}
+
+pub(crate) async fn open(p: &Path, how: Open) -> io::Result<fs::File> {
+    on_path(p, move |p| {
+        fs::OpenOptions::new()
+            .read(how.read)
+            .write(how.write)
+            .create(how.create)
+            .create_new(how.create_new)
+            .truncate(how.truncate)
+            .open(p)
+    })
+    .await
+}
+
+pub(crate) async fn create_dir_all(p: &Path) -> io::Result<()> {
+    on_path(p, |p| make_dirs(&p)).await
+}
+
+/// From the top down, each synced into its parent.
+fn make_dirs(p: &Path) -> io::Result<()> {
+    if p.as_os_str().is_empty() || p.is_dir() {
+        return Ok(());
+    }
+    let parent = p.parent().unwrap_or(Path::new(""));
+    make_dirs(parent)?;
+    match fs::create_dir(p) {
+        Err(e) if !(e.kind() == io::ErrorKind::AlreadyExists && p.is_dir()) => Err(e),
+        _ => fs::File::open(if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        })?
+        .sync_all(),
+    }
+}
+
+pub(crate) async fn read_dir(p: &Path) -> io::Result<Vec<DirItem>> {
+    on_path(p, |p| {
+        let mut items = Vec::new();
+        for entry in fs::read_dir(p)? {
+            let entry = entry?;
+            let about = match entry.metadata() {
+                Ok(about) => about,
+                // Removed since the directory was read.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
+            items.push(DirItem {
+                name: entry.file_name().to_string_lossy().into_owned(),
+                is_dir: about.is_dir(),
+                len: if about.is_dir() { 0 } else { about.len() },
+            });
+        }
+        items.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(items)
+    })
+    .await
+}
+
+pub(crate) async fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let to = to.to_owned();
+    on_path(from, move |from| fs::rename(from, to)).await
+}
+
+pub(crate) async fn remove_file(p: &Path) -> io::Result<()> {
+    on_path(p, fs::remove_file).await
+}
+
+pub(crate) async fn sync_dir(p: &Path) -> io::Result<()> {
+    on_path(p, |p| fs::File::open(p)?.sync_all()).await
+}
+
+pub(crate) async fn exists(p: &Path) -> bool {
+    on_path(p, fs::exists).await.unwrap_or(false)
+}
+
+pub(crate) async fn read_file(p: &Path) -> io::Result<Vec<u8>> {
+    on_path(p, fs::read).await
+}
+
+pub(crate) async fn lock(p: &Path) -> io::Result<fs::File> {
+    on_path(p, |p| {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(p)?;
+        file.try_lock()?;
+        Ok(file)
+    })
+    .await
+}
+
+pub(crate) async fn space(p: &Path) -> io::Result<Space> {
+    on_path(p, |p| {
+        let about = rustix::fs::statvfs(p)?;
+        Ok(Space {
+            capacity: about.f_blocks.saturating_mul(about.f_frsize),
+            free: about.f_bavail.saturating_mul(about.f_frsize),
+        })
+    })
+    .await
+}
+
+pub(crate) async fn read_at(file: Arc<fs::File>, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    blocking(move || {
+        // A length may come from a corrupt record: never more memory than there are bytes.
+        let there = file.metadata()?.len().saturating_sub(offset);
+        let mut bytes = vec![0; len.min(usize::try_from(there).unwrap_or(usize::MAX))];
+        let mut got = 0;
+        while let Some(room) = bytes.get_mut(got..).filter(|room| !room.is_empty()) {
+            match file.read_at(room, offset + got as u64) {
+                Ok(0) => break,
+                Ok(n) => got += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        bytes.truncate(got);
+        Ok(bytes)
+    })
+    .await
+}
+
+pub(crate) async fn write_at(file: Arc<fs::File>, offset: u64, data: Vec<u8>) -> io::Result<()> {
+    blocking(move || file.write_all_at(&data, offset)).await
+}
+
+pub(crate) async fn sync_data(file: Arc<fs::File>) -> io::Result<()> {
+    blocking(move || file.sync_data()).await
+}
+
+pub(crate) async fn set_len(file: Arc<fs::File>, n: u64) -> io::Result<()> {
+    blocking(move || file.set_len(n)).await
+}
+
+pub(crate) async fn allocate(file: Arc<fs::File>, offset: u64, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    blocking(move || {
+        match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), offset, len) {
+            Ok(()) => Ok(()),
+            Err(e) if e == rustix::io::Errno::OPNOTSUPP || e == rustix::io::Errno::NOSYS => {
+                let end = offset.saturating_add(len);
+                if file.metadata()?.len() < end {
+                    file.set_len(end)
+                } else {
+                    Ok(())
+                }
+            }
+            Err(e) => Err(e.into()),
+        }
+    })
+    .await
+}

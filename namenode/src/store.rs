@@ -1,0 +1,468 @@
+//! The data folder: who it belongs to, the log of decided batches, checkpoints.
+//!
+//! ```text
+//! lock                      held while a NameNode uses the folder
+//! identity                  format and cluster
+//! log/<first slot>.log      segments of the log; `spare` is the next one, made in advance
+//! checkpoints/<slot>.ckpt   the two newest
+//! ```
+//!
+//! [`Folder::open`] reads and checks and changes nothing that is there; [`Folder::start`] cuts a
+//! torn tail off and begins to write. `docs/FORMATS.md` has the records byte by byte.
+
+pub mod checkpoint;
+pub mod log;
+pub mod record;
+pub mod segment;
+
+use crate::metrics::Metrics;
+use boomfs_io::{File, Io, LockGuard, Open};
+use boomfs_wire::{ClusterId, encode_record};
+use record::{FORMAT, Identity, Segment};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why a data folder cannot be used, or can no longer be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("data folder {folder} is in use by another NameNode; stop that one, or name another folder")]
+    InUse {
+        /// The folder.
+        folder: String,
+    },
+    /// Written by a newer release.
+    #[error("{file} has format {got}, this build knows up to {max}; use the release that wrote it, or a newer one")]
+    NewerFormat {
+        /// The file.
+        file: String,
+        /// Its format.
+        got: u16,
+        /// The newest known.
+        max: u16,
+    },
+    /// Belongs to another cluster.
+    #[error("{file} belongs to cluster {:016x}, not to {:016x}; name the folder of the right cluster", got.0, want.0)]
+    OtherCluster {
+        /// The file.
+        file: String,
+        /// Whose it is.
+        got: ClusterId,
+        /// Whose it should be.
+        want: ClusterId,
+    },
+    /// Not a NameNode's.
+    #[error("{folder} is no NameNode data folder: {why}; name an empty folder, or one that a NameNode made")]
+    Foreign {
+        /// The folder.
+        folder: String,
+        /// What speaks against it.
+        why: String,
+    },
+    /// Bytes changed.
+    #[error("{file} is corrupt at byte {offset}: {why}; nothing was changed; {hint}")]
+    Corrupt {
+        /// The file.
+        file: String,
+        /// Where the bad record starts, bytes.
+        offset: u64,
+        /// What is bad.
+        why: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A file that must be there is not.
+    #[error("log of {folder} is incomplete: {why}; nothing was changed; restore the missing file from a copy")]
+    Missing {
+        /// The folder.
+        folder: String,
+        /// Which slots.
+        why: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {what} {file}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        file: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A sync failed: what the disk holds is unknown until it is read anew.
+    #[error(
+        "cannot sync {file}: {source}; the NameNode stops, for what the disk holds is now unknown; \
+         check the disk, then start again"
+    )]
+    Sync {
+        /// The file.
+        file: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A value is too large for a record.
+    #[error("cannot encode a record of {file}: {why}")]
+    Encode {
+        /// The file.
+        file: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn corrupt(file: &Path, offset: u64, why: impl Into<String>) -> StoreError {
+        let hint = if file.extension().is_some_and(|e| e == "ckpt") {
+            "restore the file from a copy, or move it away to start from the checkpoint before it and the log"
+        } else {
+            "restore the file from a copy"
+        };
+        StoreError::Corrupt { file: file.display().to_string(), offset, why: why.into(), hint }
+    }
+
+    pub(crate) fn io<'a>(what: &'static str, file: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+        move |source| StoreError::Io { what, file: file.display().to_string(), source }
+    }
+
+    pub(crate) fn sync(file: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
+        move |source| StoreError::Sync { file: file.display().to_string(), source }
+    }
+
+    /// The disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+}
+
+/// How a store is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cluster that the folder must belong to; a new folder gets it. `None`: any, or a random one.
+    pub cluster: Option<ClusterId>,
+    /// Size of a log segment, bytes.
+    pub segment_bytes: u64,
+    /// Hash of the rules.
+    pub rules: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { cluster: None, segment_bytes: 16 << 20, rules: 0 }
+    }
+}
+
+/// Paths in a data folder.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+    fn identity(&self) -> PathBuf {
+        self.root.join("identity")
+    }
+    fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+    fn spare(&self) -> PathBuf {
+        self.root.join("log/spare")
+    }
+    fn segment(&self, first_slot: u64) -> PathBuf {
+        self.root.join(format!("log/{first_slot:020}.log"))
+    }
+    fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+    fn checkpoint(&self, slot: u64) -> PathBuf {
+        self.root.join(format!("checkpoints/{slot:020}.ckpt"))
+    }
+}
+
+/// A data folder that was read and checked, and is held.
+#[derive(Debug)]
+pub struct Folder {
+    io: Io,
+    layout: Layout,
+    options: Options,
+    lock: LockGuard,
+    /// Whose it is.
+    pub cluster: ClusterId,
+    /// No batch was ever decided.
+    pub new: bool,
+    /// The newest checkpoint; read it with [`checkpoint::Reader::open`].
+    pub checkpoint: Option<u64>,
+    /// Batches after the checkpoint, in the order of their slots.
+    pub batches: Vec<(u64, Vec<u8>)>,
+    /// The next free slot.
+    pub next_slot: u64,
+    /// Rules other than these wrote part of `batches`.
+    pub other_rules: bool,
+    tail: Tail,
+}
+
+/// Where the log goes on.
+#[derive(Debug)]
+struct Tail {
+    path: PathBuf,
+    end: u64,
+    torn: Option<String>,
+}
+
+impl Folder {
+    /// Takes a data folder, makes it if it is missing, and checks every record of its log.
+    /// Changes nothing in a folder that is refused, but for a `lock` file that may be missing.
+    ///
+    /// # Errors
+    /// Every [`StoreError`] but `Sync` says why the folder is refused.
+    pub async fn open(io: &Io, root: &Path, options: Options) -> Result<Folder, StoreError> {
+        let layout = Layout { root: root.to_owned() };
+        io.create_dir_all(root).await.map_err(StoreError::io("create", root))?;
+        let made = io.exists(&layout.identity()).await;
+        if !made {
+            check_empty(io, &layout).await?;
+        }
+        let lock = io.lock(&layout.lock()).await.map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => StoreError::InUse { folder: root.display().to_string() },
+            _ => StoreError::io("lock", &layout.lock())(e),
+        })?;
+        if !made {
+            create(io, &layout, &options).await?;
+        }
+        let file = layout.identity();
+        let bytes = io.read_file(&file).await.map_err(StoreError::io("read", &file))?;
+        let identity: Identity = record::decode_file(record::IDENTITY, &file, &bytes)?;
+        if let Some(want) = options.cluster.filter(|want| *want != identity.cluster) {
+            let file = root.display().to_string();
+            return Err(StoreError::OtherCluster { file, got: identity.cluster, want });
+        }
+        let checkpoint = numbered(io, &layout.checkpoints(), "ckpt").await?.pop();
+        let log = read_log(io, &layout, identity.cluster, checkpoint.unwrap_or(0), options.rules).await?;
+        Ok(Folder {
+            io: io.clone(),
+            layout,
+            options,
+            lock,
+            cluster: identity.cluster,
+            new: checkpoint.is_none() && log.next_slot == 1,
+            checkpoint,
+            batches: log.batches,
+            next_slot: log.next_slot,
+            other_rules: log.other_rules,
+            tail: log.tail,
+        })
+    }
+
+    /// Opens the newest checkpoint, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be read, or its header is bad.
+    pub async fn read_checkpoint(&self) -> Result<Option<checkpoint::Reader>, StoreError> {
+        let Some(slot) = self.checkpoint else { return Ok(None) };
+        checkpoint::Reader::open(&self.io, self.layout.checkpoint(slot), self.cluster, slot).await.map(Some)
+    }
+
+    /// Begins to write: cuts off a torn tail, removes what an interrupted start or checkpoint left.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub async fn start(self, metrics: Arc<Metrics>, on_durable: log::OnDurable) -> Result<Store, StoreError> {
+        let Folder { io, layout, options, lock, cluster, checkpoint, next_slot, tail, .. } = self;
+        for dir in [layout.log(), layout.checkpoints()] {
+            for item in io.read_dir(&dir).await.map_err(StoreError::io("read", &dir))? {
+                if item.name.ends_with(".tmp") || item.name == "spare" {
+                    let path = dir.join(&item.name);
+                    io.remove_file(&path).await.map_err(StoreError::io("remove", &path))?;
+                }
+            }
+        }
+        let path = &tail.path;
+        let file = io.open(path, Open::write_create()).await.map_err(StoreError::io("open", path))?;
+        if let Some(why) = &tail.torn {
+            tracing::warn!("log segment {} ends in a write that never finished, cut at byte {}: {why}", path.display(), tail.end);
+            file.set_len(tail.end).await.map_err(StoreError::io("cut", path))?;
+            file.sync_data().await.map_err(StoreError::sync(path))?;
+        }
+        let len = file.len().await.map_err(StoreError::io("read", path))?;
+        let start = log::Start { file, path: tail.path, end: tail.end, len, next_slot };
+        let shared = Shared { io, layout, options, cluster, metrics };
+        let shared = Arc::new(shared);
+        let log = log::Log::start(shared.clone(), on_durable, start);
+        Ok(Store { log, shared, last_checkpoint: checkpoint.unwrap_or(0), _lock: lock })
+    }
+}
+
+/// What the parts of a store share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    io: Io,
+    layout: Layout,
+    options: Options,
+    cluster: ClusterId,
+    metrics: Arc<Metrics>,
+}
+
+/// A data folder that is being written.
+#[derive(Debug)]
+pub struct Store {
+    /// The log.
+    pub log: log::Log,
+    pub(crate) shared: Arc<Shared>,
+    /// Slot of the newest checkpoint, 0 if there is none.
+    pub last_checkpoint: u64,
+    _lock: LockGuard,
+}
+
+impl Store {
+    /// Starts to write a checkpoint of the state after `slot`.
+    pub fn checkpoint(&self, slot: u64, tables: Vec<(String, u32)>) -> checkpoint::Writer {
+        checkpoint::Writer::new(self.shared.clone(), slot, tables)
+    }
+}
+
+/// Without an identity there must be nothing that somebody could miss.
+async fn check_empty(io: &Io, layout: &Layout) -> Result<(), StoreError> {
+    let root = &layout.root;
+    let foreign = |why: String| StoreError::Foreign { folder: root.display().to_string(), why };
+    for item in io.read_dir(root).await.map_err(StoreError::io("read", root))? {
+        match item.name.as_str() {
+            "lock" | "identity.tmp" => {}
+            // Made before the identity: what an interrupted first start leaves.
+            "log" | "checkpoints" => {
+                let dir = root.join(&item.name);
+                let items = io.read_dir(&dir).await.map_err(StoreError::io("read", &dir))?;
+                let left_over = |name: &str| name == "spare" || name == "00000000000000000001.log";
+                if let Some(item) = items.iter().find(|i| !left_over(&i.name)) {
+                    return Err(foreign(format!("it has {}/{} but no identity file", dir.display(), item.name)));
+                }
+                let file = layout.segment(1);
+                if item.name == "log" && io.exists(&file).await {
+                    let bytes = io.read_file(&file).await.map_err(StoreError::io("read", &file))?;
+                    let header = record::read_at::<Segment>(record::SEGMENT, &bytes, 0);
+                    if header.is_ok_and(|(_, end)| bytes.get(end..).unwrap_or_default().iter().any(|b| *b != 0)) {
+                        return Err(foreign(format!("{} has entries, but there is no identity file", file.display())));
+                    }
+                }
+            }
+            name => return Err(foreign(format!("it has {name} but no identity file"))),
+        }
+    }
+    Ok(())
+}
+
+/// Makes a new folder; the identity comes last, so that it stands for all of it.
+async fn create(io: &Io, layout: &Layout, options: &Options) -> Result<(), StoreError> {
+    let cluster = options.cluster.unwrap_or_else(|| ClusterId((io.random_u64() >> 1).max(1)));
+    for dir in [layout.log(), layout.checkpoints()] {
+        io.create_dir_all(&dir).await.map_err(StoreError::io("create", &dir))?;
+    }
+    let path = layout.segment(1);
+    let how = Open { truncate: true, ..Open::write_create() };
+    let file = io.open(&path, how).await.map_err(StoreError::io("create", &path))?;
+    prepare(&file, &path, options.segment_bytes).await?;
+    let header = encode(&path, record::SEGMENT, &Segment { cluster, first_slot: 1, rules: options.rules })?;
+    file.write_at(0, header).await.map_err(StoreError::io("write", &path))?;
+    file.sync_data().await.map_err(StoreError::sync(&path))?;
+    io.sync_dir(&layout.log()).await.map_err(StoreError::sync(&layout.log()))?;
+    let identity = Identity { cluster, created_ns: io.now_ns() };
+    let bytes = encode(&layout.identity(), record::IDENTITY, &identity)?;
+    io.write_atomic(&layout.identity(), &bytes).await.map_err(StoreError::io("write", &layout.identity()))
+}
+
+/// Gives a segment its space and fills it with zeros, so that later writes neither fail for
+/// want of space nor change the file's metadata.
+async fn prepare(file: &File, path: &Path, len: u64) -> Result<(), StoreError> {
+    const PIECE: u64 = 1 << 20;
+    file.allocate(0, len).await.map_err(StoreError::io("allocate", path))?;
+    let mut at = 0;
+    while at < len {
+        let n = PIECE.min(len - at);
+        let zeros = vec![0; usize::try_from(n).unwrap_or(0)];
+        file.write_at(at, zeros).await.map_err(StoreError::io("write", path))?;
+        at += n;
+    }
+    file.sync_data().await.map_err(StoreError::sync(path))
+}
+
+fn encode<T: serde::Serialize>(file: &Path, kind: u16, value: &T) -> Result<Vec<u8>, StoreError> {
+    encode_record(kind, FORMAT, value)
+        .map_err(|e| StoreError::Encode { file: file.display().to_string(), why: e.to_string() })
+}
+
+/// Numbers of the files `<number>.<extension>` in a folder, ascending.
+async fn numbered(io: &Io, dir: &Path, extension: &str) -> Result<Vec<u64>, StoreError> {
+    let items = io.read_dir(dir).await.map_err(StoreError::io("read", dir))?;
+    let number = |name: &str| name.strip_suffix(extension)?.strip_suffix('.')?.parse().ok();
+    let mut all: Vec<u64> = items.iter().filter_map(|item| number(&item.name)).collect();
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// What the log holds after the checkpoint.
+struct LogContents {
+    batches: Vec<(u64, Vec<u8>)>,
+    next_slot: u64,
+    other_rules: bool,
+    tail: Tail,
+}
+
+/// How a segment ends.
+struct Ending {
+    end: u64,
+    torn: Option<String>,
+    sealed: bool,
+}
+
+/// Reads all segments; each must start where the one before ends, and the first at or before
+/// the slot after the checkpoint.
+async fn read_log(
+    io: &Io,
+    layout: &Layout,
+    cluster: ClusterId,
+    checkpoint: u64,
+    rules: u64,
+) -> Result<LogContents, StoreError> {
+    let folder = layout.root.display().to_string();
+    let missing = |why: String| StoreError::Missing { folder: folder.clone(), why };
+    let segments = numbered(io, &layout.log(), "log").await?;
+    let mut batches = Vec::new();
+    let mut other_rules = false;
+    let mut before: Option<(PathBuf, u64, Ending)> = None;
+    for (i, &first) in segments.iter().enumerate() {
+        let path = layout.segment(first);
+        let bytes = io.read_file(&path).await.map_err(StoreError::io("read", &path))?;
+        let scan = segment::scan(&path, &bytes, cluster, i + 1 == segments.len())?;
+        if scan.header.first_slot != first {
+            let why = format!("it starts at slot {}, its name says {first}", scan.header.first_slot);
+            return Err(StoreError::corrupt(&path, 0, why));
+        }
+        let expected = before.as_ref().map(|(_, next_slot, _)| *next_slot);
+        match expected {
+            Some(slot) if slot != first => {
+                return Err(missing(format!("slots {slot} to {} are in no file", first.saturating_sub(1))));
+            }
+            None if first > checkpoint + 1 => {
+                return Err(missing(format!("slots {} to {} are in no file", checkpoint + 1, first - 1)));
+            }
+            _ => {}
+        }
+        let (first, next_slot) = (scan.header.first_slot, scan.next_slot);
+        other_rules |= scan.header.rules != rules && next_slot > first.max(checkpoint + 1);
+        batches.extend(scan.batches.into_iter().filter(|(slot, _)| *slot > checkpoint));
+        before = Some((path, next_slot, Ending { end: scan.end, torn: scan.torn, sealed: scan.sealed }));
+    }
+    let Some((path, next_slot, ending)) = before else {
+        return Err(missing("there is no segment at all".to_owned()));
+    };
+    if ending.sealed {
+        return Err(missing(format!("{} says that a segment from slot {next_slot} follows", path.display())));
+    }
+    if next_slot <= checkpoint {
+        let last = next_slot - 1;
+        return Err(missing(format!("it ends at slot {last}, the newest checkpoint holds slot {checkpoint}")));
+    }
+    Ok(LogContents { batches, next_slot, other_rules, tail: Tail { path, end: ending.end, torn: ending.torn } })
+}

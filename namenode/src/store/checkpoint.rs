@@ -1,0 +1,309 @@
+//! Checkpoints: the replicated tables as they stood after a slot, written beside the log.
+
+use super::record::{self, Bad, Blob, Checkpoint, Footer, Rows};
+use super::{Shared, StoreError, encode, numbered};
+use boomfs_io::{File, Io, Open};
+use boomfs_wire::{ClusterId, MAX_HEADER};
+use overlog::{Row, packed};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Bytes of rows in one record, about.
+const PIECE: usize = 256 << 10;
+
+/// What is read at once, bytes.
+const READ: usize = 1 << 20;
+
+/// The digest of a state: the sum of its rows' hashes, so that the order does not matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// The sum.
+    pub sum: u64,
+    /// How many rows.
+    pub rows: u64,
+}
+
+impl Digest {
+    fn add(&mut self, table: u32, row: &[u8]) {
+        let low = crc32c::crc32c_append(table, row);
+        let high = crc32c::crc32c_append(!table, row);
+        // The length sets apart rows that differ only in what both CRCs treat alike.
+        let hash = (u64::from(high) << 32 | u64::from(low)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.sum = self.sum.wrapping_add(hash ^ row.len() as u64);
+        self.rows += 1;
+    }
+}
+
+fn seed(table: &str) -> u32 {
+    crc32c::crc32c(table.as_bytes())
+}
+
+/// Writes a checkpoint, piece by piece, while the NameNode works on. Dropped without
+/// [`Writer::finish`] it leaves a `.tmp` file, which the next start removes.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    slot: u64,
+    tables: Vec<(String, u32)>,
+    open: Option<(File, PathBuf, u64)>,
+    digest: Digest,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, slot: u64, tables: Vec<(String, u32)>) -> Writer {
+        Writer { shared, slot, tables, open: None, digest: Digest::default() }
+    }
+
+    /// The slot.
+    pub fn slot(&self) -> u64 {
+        self.slot
+    }
+
+    async fn put(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let Some((file, path, end)) = &mut self.open else { return Ok(()) };
+        let len = bytes.len() as u64;
+        file.write_at(*end, bytes).await.map_err(StoreError::io("write", path))?;
+        *end += len;
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        let path = self.shared.layout.checkpoint(self.slot).with_extension("tmp");
+        let how = Open { truncate: true, ..Open::write_create() };
+        let file = self.shared.io.open(&path, how).await.map_err(StoreError::io("create", &path))?;
+        let header = Checkpoint {
+            cluster: self.shared.cluster,
+            slot: self.slot,
+            rules: self.shared.options.rules,
+            tables: self.tables.clone(),
+        };
+        let bytes = encode(&path, record::CHECKPOINT, &header)?;
+        self.open = Some((file, path, 0));
+        self.put(bytes).await
+    }
+
+    /// Adds rows of a table, given by its place in the list of tables.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn rows(&mut self, table: u32, rows: &[Row]) -> Result<(), StoreError> {
+        self.begin().await?;
+        let Some((name, _)) = self.tables.get(table as usize) else { return Ok(()) };
+        let seed = seed(name);
+        let mut piece = Rows { table, count: 0, rows: Blob::default() };
+        for row in rows {
+            self.digest.add(seed, row.as_bytes());
+            piece.rows.0.extend_from_slice(row.as_bytes());
+            piece.count += 1;
+            if piece.rows.0.len() >= PIECE {
+                let bytes = encode(Path::new("checkpoint"), record::ROWS, &piece)?;
+                self.put(bytes).await?;
+                piece = Rows { table, count: 0, rows: Blob::default() };
+            }
+        }
+        if piece.count > 0 {
+            let bytes = encode(Path::new("checkpoint"), record::ROWS, &piece)?;
+            self.put(bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends it: from now on a start begins with it. Call it once the log is on disk up to its
+    /// slot. Removes checkpoints but the two newest, and the log before the older of these.
+    ///
+    /// # Errors
+    /// It cannot be written; those before it stand.
+    pub async fn finish(mut self) -> Result<Digest, StoreError> {
+        self.begin().await?;
+        let footer = Footer { slot: self.slot, rows: self.digest.rows, digest: self.digest.sum };
+        let bytes = encode(Path::new("checkpoint"), record::FOOTER, &footer)?;
+        self.put(bytes).await?;
+        let shared = self.shared.clone();
+        if let Some((file, temp, _)) = &self.open {
+            file.sync_data().await.map_err(StoreError::sync(temp))?;
+            let path = shared.layout.checkpoint(self.slot);
+            shared.io.rename(temp, &path).await.map_err(StoreError::io("rename", temp))?;
+            let dir = shared.layout.checkpoints();
+            shared.io.sync_dir(&dir).await.map_err(StoreError::sync(&dir))?;
+        }
+        shared.metrics.checkpoints.fetch_add(1, Ordering::Relaxed);
+        shared.metrics.checkpoint_slot.store(self.slot, Ordering::Relaxed);
+        prune(&shared).await?;
+        Ok(self.digest)
+    }
+
+    /// Gives up, and gives the space back.
+    pub async fn abandon(self) {
+        if let Some((_, path, _)) = &self.open {
+            // Best effort: the next start removes it too.
+            let _ = self.shared.io.remove_file(path).await;
+        }
+    }
+}
+
+/// Removes what neither of the two newest checkpoints needs.
+async fn prune(shared: &Shared) -> Result<(), StoreError> {
+    let (io, layout) = (&shared.io, &shared.layout);
+    let remove = async |path: PathBuf| io.remove_file(&path).await.map_err(StoreError::io("remove", &path));
+    let all = numbered(io, &layout.checkpoints(), "ckpt").await?;
+    let [older @ .., keep, _newest] = all.as_slice() else { return Ok(()) };
+    for slot in older {
+        remove(layout.checkpoint(*slot)).await?;
+    }
+    let segments = numbered(io, &layout.log(), "log").await?;
+    for pair in segments.windows(2) {
+        // A segment ends where the next one starts; the last one is never removed.
+        if let [first, next] = pair
+            && *next <= keep + 1
+        {
+            remove(layout.segment(*first)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads a checkpoint.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+    path: PathBuf,
+    len: u64,
+    /// Where `buffer` starts in the file.
+    at: u64,
+    buffer: Vec<u8>,
+    header: Checkpoint,
+    digest: Digest,
+    done: bool,
+}
+
+impl Reader {
+    pub(super) async fn open(io: &Io, path: PathBuf, cluster: ClusterId, slot: u64) -> Result<Reader, StoreError> {
+        let file = io.open(&path, Open::read()).await.map_err(StoreError::io("open", &path))?;
+        let len = file.len().await.map_err(StoreError::io("read", &path))?;
+        let header = Checkpoint { cluster, slot, rules: 0, tables: Vec::new() };
+        let mut reader = Reader {
+            file,
+            path,
+            len,
+            at: 0,
+            buffer: Vec::new(),
+            header,
+            digest: Digest::default(),
+            done: false,
+        };
+        let header: Checkpoint = reader.record(record::CHECKPOINT).await?;
+        if header.cluster != cluster {
+            let file = reader.path.display().to_string();
+            return Err(StoreError::OtherCluster { file, got: header.cluster, want: cluster });
+        }
+        if header.slot != slot {
+            let why = format!("it holds slot {}, its name says {slot}", header.slot);
+            return Err(StoreError::corrupt(&reader.path, 0, why));
+        }
+        reader.header = header;
+        Ok(reader)
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Checkpoint {
+        &self.header
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next piece of a table; `None` once everything was read and the digest agrees.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], also at the very end: use nothing before `None` came.
+    pub async fn next(&mut self) -> Result<Option<(u32, Vec<Row>)>, StoreError> {
+        if self.done {
+            return Ok(None);
+        }
+        let start = self.at;
+        self.fill().await?;
+        if record::kind_of(&self.buffer) == Some(record::FOOTER) {
+            let footer: Footer = self.record(record::FOOTER).await?;
+            let got = Footer { slot: self.header.slot, rows: self.digest.rows, digest: self.digest.sum };
+            if footer != got {
+                let why = format!("its footer says {footer:?}, the rows give {got:?}");
+                return Err(StoreError::corrupt(&self.path, start, why));
+            }
+            if self.at != self.len {
+                return Err(StoreError::corrupt(&self.path, self.at, "there is data behind its end"));
+            }
+            self.done = true;
+            return Ok(None);
+        }
+        let rows: Rows = self.record(record::ROWS).await?;
+        let Some((name, columns)) = self.header.tables.get(rows.table as usize) else {
+            return Err(StoreError::corrupt(&self.path, start, format!("rows of table {}, which it does not list", rows.table)));
+        };
+        let seed = seed(name);
+        let unpacked = unpack_rows(&rows, *columns).ok_or_else(|| {
+            StoreError::corrupt(&self.path, start, format!("rows of {name} that are not {columns} packed values each"))
+        })?;
+        for row in &unpacked {
+            self.digest.add(seed, row.as_bytes());
+        }
+        Ok(Some((rows.table, unpacked)))
+    }
+
+    /// Reads ahead until a whole record, or all there is, is in the buffer.
+    async fn fill(&mut self) -> Result<(), StoreError> {
+        loop {
+            match record::slice_at(&self.buffer, 0) {
+                Ok(_) => return Ok(()),
+                Err(_) if self.at + (self.buffer.len() as u64) < self.len && self.buffer.len() <= MAX_HEADER + READ => {
+                    let from = self.at + self.buffer.len() as u64;
+                    let more = self.file.read_at(from, READ).await.map_err(StoreError::io("read", &self.path))?;
+                    if more.is_empty() {
+                        return Ok(());
+                    }
+                    self.buffer.extend_from_slice(&more);
+                }
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    async fn record<T: serde::de::DeserializeOwned>(&mut self, kind: u16) -> Result<T, StoreError> {
+        self.fill().await?;
+        if self.buffer.is_empty() {
+            return Err(StoreError::corrupt(&self.path, self.at, "it ends without a footer"));
+        }
+        match record::read_at(kind, &self.buffer, 0) {
+            Ok((value, len)) => {
+                self.buffer.drain(..len);
+                self.at += len as u64;
+                Ok(value)
+            }
+            Err(Bad(why)) => Err(StoreError::corrupt(&self.path, self.at, why)),
+        }
+    }
+}
+
+/// Splits a piece into rows.
+fn unpack_rows(rows: &Rows, columns: u32) -> Option<Vec<Row>> {
+    let mut rest: &[u8] = &rows.rows.0;
+    let mut out = Vec::new();
+    for _ in 0..rows.count {
+        let mut len = 0;
+        for _ in 0..columns {
+            len += match packed::skip(rest.get(len..)?) {
+                0 => return None,
+                n => n,
+            };
+        }
+        let (row, behind) = rest.split_at_checked(len)?;
+        out.push(Row::check(row.to_vec(), columns as usize)?);
+        rest = behind;
+    }
+    rest.is_empty().then_some(out)
+}

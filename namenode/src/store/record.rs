@@ -1,0 +1,169 @@
+//! The records of a data folder: what is in the files, as values.
+
+use super::StoreError;
+use boomfs_wire::{ClusterId, FrameError, decode_record, record_len};
+use serde::de::{DeserializeOwned, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::path::Path;
+
+/// The format of the whole data folder: raised whenever an older build could not read it.
+pub const FORMAT: u16 = 1;
+
+/// Kind of the identity record.
+pub const IDENTITY: u16 = 0x0210;
+/// Kind of a log segment's first record.
+pub const SEGMENT: u16 = 0x0211;
+/// Kind of a group of decided batches.
+pub const GROUP: u16 = 0x0212;
+/// Kind of a mark behind synced groups.
+pub const MARK: u16 = 0x0213;
+/// Kind of a checkpoint's first record.
+pub const CHECKPOINT: u16 = 0x0214;
+/// Kind of a piece of a table in a checkpoint.
+pub const ROWS: u16 = 0x0215;
+/// Kind of a checkpoint's last record.
+pub const FOOTER: u16 = 0x0216;
+
+/// Bytes, written and read in one piece.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blob(pub Vec<u8>);
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Blob, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Blob;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E>(self, v: &[u8]) -> Result<Blob, E> {
+                Ok(Blob(v.to_vec()))
+            }
+            fn visit_byte_buf<E>(self, v: Vec<u8>) -> Result<Blob, E> {
+                Ok(Blob(v))
+            }
+        }
+        d.deserialize_byte_buf(Bytes)
+    }
+}
+
+/// What makes a folder a NameNode's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// When the folder was made, wall clock, ns.
+    pub created_ns: i64,
+}
+
+/// Starts a log segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Slot of its first batch.
+    pub first_slot: u64,
+    /// Hash of the rules that applied what is in it.
+    pub rules: u64,
+}
+
+/// Decided batches of slots that follow one another: written and synced together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Slot of the first.
+    pub first_slot: u64,
+    /// The packed batches.
+    pub batches: Vec<Blob>,
+}
+
+/// Says that all groups before it were synced, so that a bad one among them is no torn tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The last slot before it.
+    pub slot: u64,
+    /// The log goes on in the next segment, which must be there.
+    pub sealed: bool,
+}
+
+/// Starts a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The last slot whose effects it holds.
+    pub slot: u64,
+    /// Hash of the rules.
+    pub rules: u64,
+    /// Names of the tables and their numbers of columns.
+    pub tables: Vec<(String, u32)>,
+}
+
+/// Rows of one table, one packed row after the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Index into [`Checkpoint::tables`].
+    pub table: u32,
+    /// How many.
+    pub count: u64,
+    /// The rows.
+    pub rows: Blob,
+}
+
+/// Ends a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footer {
+    /// As in the header.
+    pub slot: u64,
+    /// How many rows.
+    pub rows: u64,
+    /// Digest of all rows; equal for equal states, whatever the order.
+    pub digest: u64,
+}
+
+/// Why a record was not read.
+#[derive(Debug)]
+pub struct Bad(pub String);
+
+impl From<FrameError> for Bad {
+    fn from(e: FrameError) -> Bad {
+        Bad(e.to_string())
+    }
+}
+
+/// The record's kind, from a prefix that [`record_len`] accepted.
+pub fn kind_of(bytes: &[u8]) -> Option<u16> {
+    match bytes.get(4..6)? {
+        &[a, b] => Some(u16::from_le_bytes([a, b])),
+        _ => None,
+    }
+}
+
+/// The bytes of the record that starts at `at`.
+pub fn slice_at(bytes: &[u8], at: usize) -> Result<&[u8], Bad> {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let len = record_len(FORMAT, rest)?;
+    rest.get(..len).ok_or_else(|| Bad(format!("the record's {len} bytes end after the file, which has {}", bytes.len())))
+}
+
+/// Decodes the record that starts at `at`; also says where the next one starts.
+pub fn read_at<T: DeserializeOwned>(kind: u16, bytes: &[u8], at: usize) -> Result<(T, usize), Bad> {
+    let record = slice_at(bytes, at)?;
+    Ok((decode_record(kind, FORMAT, record)?, at + record.len()))
+}
+
+/// Decodes a file that is one record. A version that is too new gets its own error.
+pub fn decode_file<T: DeserializeOwned>(kind: u16, file: &Path, bytes: &[u8]) -> Result<T, StoreError> {
+    decode_record(kind, FORMAT, bytes).map_err(|e| match e {
+        FrameError::UnknownVersion { got, max, .. } => {
+            StoreError::NewerFormat { file: file.display().to_string(), got, max }
+        }
+        e => StoreError::corrupt(file, 0, e.to_string()),
+    })
+}

@@ -1,0 +1,188 @@
+//! Aggregates over packed values.
+
+use crate::engine::eval::{Slots, eval};
+use crate::functions::{EvalError, Function};
+use crate::ir::{AggOp, Aggregate};
+use crate::oracle::exact::ExactSum;
+use crate::packed;
+use crate::value::Value;
+use hashbrown::HashSet;
+use std::collections::BTreeSet;
+
+/// The state of one aggregate of one group.
+pub enum Acc {
+    /// Contributions.
+    CountAll(i64),
+    /// Distinct values.
+    Count(HashSet<Vec<u8>>),
+    /// A sum, or a mean with `mean`.
+    Sum {
+        /// Divide by the number of contributions.
+        mean: bool,
+        /// Contributions.
+        count: i64,
+        /// Of ints; wide enough for any number of them.
+        ints: i128,
+        /// Of floats.
+        floats: Option<ExactSum>,
+        /// An int was added.
+        any_int: bool,
+    },
+    /// The least, or the greatest with `max`.
+    Best {
+        /// The greatest.
+        max: bool,
+        /// X, then for argmin and argmax Y.
+        best: Option<Vec<u8>>,
+        /// Length of X.
+        split: usize,
+    },
+    /// Sorted, with repeats.
+    List(Vec<Vec<u8>>),
+    /// Sorted, without repeats; of `top` and `least` only so many.
+    Set {
+        /// The values.
+        items: BTreeSet<Vec<u8>>,
+        /// Keep so many.
+        limit: Option<usize>,
+        /// Keep the greatest.
+        greatest: bool,
+    },
+}
+
+impl Acc {
+    /// Nothing contributed yet.
+    pub fn new(op: AggOp) -> Acc {
+        match op {
+            AggOp::CountAll => Acc::CountAll(0),
+            AggOp::Count => Acc::Count(HashSet::new()),
+            AggOp::Sum | AggOp::Avg => {
+                Acc::Sum { mean: op == AggOp::Avg, count: 0, ints: 0, floats: None, any_int: false }
+            }
+            AggOp::Min | AggOp::Any | AggOp::ArgMin => Acc::Best { max: false, best: None, split: 0 },
+            AggOp::Max | AggOp::ArgMax => Acc::Best { max: true, best: None, split: 0 },
+            AggOp::List => Acc::List(Vec::new()),
+            AggOp::Set => Acc::Set { items: BTreeSet::new(), limit: None, greatest: false },
+            AggOp::Top | AggOp::Least => {
+                Acc::Set { items: BTreeSet::new(), limit: Some(0), greatest: op == AggOp::Top }
+            }
+        }
+    }
+
+    /// Adds the contribution of a binding.
+    pub fn add(&mut self, agg: &Aggregate, slots: &impl Slots, functions: &[Function]) -> Result<(), EvalError> {
+        let mut args = [Vec::new(), Vec::new()];
+        for (e, out) in agg.args.iter().zip(&mut args) {
+            eval(e, slots, functions)?.write(out);
+        }
+        self.add_packed(args)
+    }
+
+    /// Adds a contribution of packed arguments.
+    pub fn add_packed(&mut self, [first, second]: [Vec<u8>; 2]) -> Result<(), EvalError> {
+        match self {
+            Acc::CountAll(n) => *n += 1,
+            Acc::Count(set) => {
+                set.insert(first);
+            }
+            Acc::Sum { count, ints, floats, any_int, .. } => {
+                *count += 1;
+                match packed::unpack(&first, 0) {
+                    Some((Value::Int(i), _)) => {
+                        *ints += i128::from(i);
+                        *any_int = true;
+                    }
+                    Some((Value::Float(x), _)) => floats.get_or_insert_with(ExactSum::default).add(x),
+                    _ => return Err(EvalError("a sum of what is no number".to_string())),
+                }
+            }
+            Acc::Best { max, best, split } => {
+                let length = first.len();
+                let mut candidate = first;
+                candidate.extend_from_slice(&second);
+                let better = best.as_ref().is_none_or(|b| if *max { candidate > *b } else { candidate < *b });
+                if better {
+                    *best = Some(candidate);
+                    *split = if second.is_empty() { 0 } else { length };
+                }
+            }
+            Acc::List(items) => items.push(first),
+            Acc::Set { items, limit, greatest } => {
+                let Some(limit) = limit else {
+                    items.insert(first);
+                    return Ok(());
+                };
+                let wanted = packed::unpack_int(&first).ok_or_else(|| EvalError("not a number of rows".to_string()))?;
+                *limit = (*limit).max(usize::try_from(wanted).unwrap_or_default());
+                items.insert(second);
+                while items.len() > *limit {
+                    if *greatest {
+                        items.pop_first();
+                    } else {
+                        items.pop_last();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True if nothing that comes later in order can change the result of a `least`.
+    pub fn full(&self) -> bool {
+        matches!(self, Acc::Set { items, limit: Some(limit), greatest: false } if items.len() >= *limit)
+    }
+
+    /// The result; `None`: nothing has none.
+    pub fn finish(self) -> Result<Option<Vec<u8>>, EvalError> {
+        let mut out = Vec::new();
+        match self {
+            Acc::CountAll(n) => packed::pack_int(n, &mut out),
+            Acc::Count(set) => packed::pack_int(i64::try_from(set.len()).unwrap_or(i64::MAX), &mut out),
+            Acc::Sum { mean, count, ints, floats, any_int } => {
+                return sum(mean, count, ints, floats, any_int);
+            }
+            Acc::Best { best, split, .. } => {
+                let Some(mut best) = best else { return Ok(None) };
+                return Ok(Some(best.split_off(split)));
+            }
+            Acc::List(mut items) => {
+                items.sort_unstable();
+                write_list(items.iter(), &mut out);
+            }
+            Acc::Set { items, .. } => write_list(items.iter(), &mut out),
+        }
+        Ok(Some(out))
+    }
+}
+
+fn write_list<'a>(items: impl Iterator<Item = &'a Vec<u8>>, out: &mut Vec<u8>) {
+    packed::begin_list(out);
+    items.for_each(|i| out.extend_from_slice(i));
+    packed::end_list(out);
+}
+
+fn sum(
+    mean: bool,
+    count: i64,
+    ints: i128,
+    floats: Option<ExactSum>,
+    any_int: bool,
+) -> Result<Option<Vec<u8>>, EvalError> {
+    if any_int && floats.is_some() {
+        return Err(EvalError("ints and floats do not add".to_string()));
+    }
+    if mean && count == 0 {
+        return Ok(None);
+    }
+    let value = match (mean, floats) {
+        (false, None) => {
+            Value::Int(i64::try_from(ints).map_err(|_| EvalError(format!("the sum {ints} overflows")))?)
+        }
+        (false, Some(f)) => Value::float(f.round()),
+        (true, None) => Value::float(ints as f64 / count as f64),
+        (true, Some(f)) => Value::float(f.round() / count as f64),
+    };
+    let mut out = Vec::new();
+    packed::pack(&value, &mut out);
+    Ok(Some(out))
+}

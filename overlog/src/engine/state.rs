@@ -1,0 +1,454 @@
+//! What a node holds: the dataflows of its tables and kept views, and the events of the tick.
+
+use crate::api::RunError;
+use crate::engine::events::EventRows;
+use crate::engine::index::{self, Scan, Snapshot};
+use crate::engine::lazy::{self, LazyViews};
+use crate::engine::machine::{Stop, World};
+use crate::engine::plan::{self, IndexDef, IndexId, Indexes};
+use crate::engine::spine::{RowTrace, Tick};
+use crate::engine::tables::{TableFlow, restore_order};
+use crate::engine::views::{Sink, ViewFlow};
+use crate::functions::Function;
+use crate::ir::{Program, RelId, RelKind};
+use crate::packed::Row;
+use differential_dataflow::trace::TraceReader;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use timely::communication::allocator::{Allocator, thread::Thread};
+use timely::progress::frontier::AntichainRef;
+use timely::worker::Worker;
+
+/// Steps of the worker after which a view is taken to run away.
+const MAX_WORKER_STEPS: u64 = 1_000_000;
+
+/// A changed row: relation, row, came or went.
+pub type Delta = (RelId, Row, bool);
+
+/// Tables, kept views and events.
+pub struct State {
+    /// The program.
+    pub program: Arc<Program>,
+    indexes: Rc<Indexes>,
+    worker: Worker,
+    tables: BTreeMap<RelId, TableFlow>,
+    views: Vec<ViewFlow>,
+    /// For each table: the tables that must advance with it, and the views that must follow.
+    downstream: BTreeMap<RelId, (BTreeSet<RelId>, BTreeSet<usize>)>,
+    traces: BTreeMap<IndexId, RowTrace<Tick>>,
+    snapshots: RefCell<Vec<Option<Snapshot>>>,
+    sink: Sink,
+    now: Tick,
+    /// Views that ran away, with the reason.
+    off: BTreeMap<RelId, String>,
+    touched: BTreeSet<RelId>,
+    events: Vec<EventRows>,
+    filled: Vec<RelId>,
+    tick_row: Vec<u8>,
+    steps: Cell<u64>,
+    limit: Cell<u64>,
+    lazy: LazyViews,
+}
+
+impl State {
+    /// Installs the dataflows of a program.
+    ///
+    /// # Errors
+    /// A kept view cannot be built.
+    pub fn new(
+        program: Arc<Program>,
+        indexes: Indexes,
+        event_indexes: &BTreeMap<RelId, Vec<Vec<usize>>>,
+    ) -> Result<State, RunError> {
+        let mut worker = Worker::new(timely::WorkerConfig::default(), Allocator::Thread(Thread::default()), None);
+        let mut tables = BTreeMap::new();
+        let mut traces = BTreeMap::new();
+        for rel in ids(&program).filter(|r| program.relation(*r).is_table()) {
+            let (flow, made) = TableFlow::install(&mut worker, rel, &indexes);
+            tables.insert(rel, flow);
+            traces.extend(made);
+        }
+        let sink = Sink::default();
+        let views = install_views(&mut worker, &program, &indexes, &mut traces, &sink)?;
+        let downstream = downstream(&program, &views, tables.keys().copied());
+        let events = ids(&program)
+            .map(|r| EventRows::new(event_indexes.get(&r).map_or(&[], Vec::as_slice)))
+            .collect();
+        let snapshots = RefCell::new(vec![None; indexes.len()]);
+        let mut state = State {
+            indexes: Rc::new(indexes),
+            worker,
+            tables,
+            views,
+            downstream,
+            traces,
+            snapshots,
+            sink,
+            now: 0,
+            off: BTreeMap::new(),
+            touched: ids(&program).filter(|r| program.relation(*r).is_view()).collect(),
+            events,
+            filled: Vec::new(),
+            tick_row: Vec::new(),
+            steps: Cell::new(0),
+            limit: Cell::new(u64::MAX),
+            lazy: LazyViews::default(),
+            program,
+        };
+        // Views of nothing have rows too: facts, `notin`, sums of nothing.
+        state.advance_all()?;
+        state.take_view_changes();
+        Ok(state)
+    }
+
+    /// The primary arrangement of a table or kept view.
+    pub fn primary(&self, rel: RelId) -> &IndexDef {
+        let id = self.indexes.of(rel).first().copied().unwrap_or(IndexId(0));
+        self.indexes.get(id)
+    }
+
+    /// All arrangements.
+    pub fn indexes_shared(&self) -> Rc<Indexes> {
+        Rc::clone(&self.indexes)
+    }
+
+    fn advance_all(&mut self) -> Result<(), RunError> {
+        let all: BTreeSet<RelId> = self.tables.keys().copied().collect();
+        let views = (0..self.views.len()).collect();
+        self.step(&all, &views)
+    }
+
+    /// Changes tables, and brings what depends on them up to date.
+    ///
+    /// # Errors
+    /// A view ran away; it is off from now on.
+    pub fn change(&mut self, deltas: &[Delta]) -> Result<(), RunError> {
+        if deltas.is_empty() {
+            return Ok(());
+        }
+        let now = self.now;
+        let mut tables = BTreeSet::new();
+        let mut views = BTreeSet::new();
+        let mut last = None;
+        for (rel, row, came) in deltas {
+            if last != Some(*rel) {
+                last = Some(*rel);
+                tables.insert(*rel);
+                if let Some((with, follow)) = self.downstream.get(rel) {
+                    tables.extend(with);
+                    views.extend(follow);
+                }
+                self.touched.insert(*rel);
+                if let Some(flow) = self.tables.get_mut(rel) {
+                    flow.advance(now);
+                }
+            }
+            if let Some(flow) = self.tables.get_mut(rel) {
+                flow.send(row.clone(), now, if *came { 1 } else { -1 });
+            }
+        }
+        self.step(&tables, &views)
+    }
+
+    /// Advances these tables and views past the current time.
+    fn step(&mut self, tables: &BTreeSet<RelId>, views: &BTreeSet<usize>) -> Result<(), RunError> {
+        self.now += 1;
+        let now = self.now;
+        for rel in tables {
+            if let Some(flow) = self.tables.get_mut(rel) {
+                flow.advance(now);
+            }
+        }
+        let mut steps = 0;
+        loop {
+            let waiting = tables.iter().any(|r| self.tables.get(r).is_some_and(|t| !t.done(now)));
+            let behind = views.iter().find(|v| self.views.get(**v).is_some_and(|f| !self.is_off(f) && !f.done(now)));
+            if !waiting && behind.is_none() {
+                break;
+            }
+            self.worker.step();
+            steps += 1;
+            if steps > MAX_WORKER_STEPS
+                && let Some(at) = behind.copied()
+            {
+                self.switch_off(at);
+                steps = 0;
+            }
+        }
+        self.compact(tables, views, now);
+        Ok(())
+    }
+
+    fn is_off(&self, flow: &ViewFlow) -> bool {
+        flow.members.iter().any(|m| self.off.contains_key(m))
+    }
+
+    /// A view that does not come to rest: its dataflow goes, and so do those that read it.
+    fn switch_off(&mut self, at: usize) {
+        let Some(flow) = self.views.get(at) else { return };
+        let names: Vec<&str> = flow.members.iter().map(|m| self.program.relation(*m).name.as_str()).collect();
+        let reason = format!("the rules of {} never come to rest", names.join(", "));
+        let mut gone: BTreeSet<RelId> = flow.members.iter().copied().collect();
+        let mut dataflows = vec![flow.dataflow];
+        for later in self.views.iter().skip(at + 1) {
+            if !later.reads.is_disjoint(&gone) {
+                gone.extend(&later.members);
+                dataflows.push(later.dataflow);
+            }
+        }
+        self.off.extend(gone.into_iter().map(|r| (r, reason.clone())));
+        dataflows.into_iter().for_each(|d| self.worker.drop_dataflow(d));
+    }
+
+    fn compact(&mut self, tables: &BTreeSet<RelId>, views: &BTreeSet<usize>, now: Tick) {
+        let members = views.iter().filter_map(|v| self.views.get(*v)).flat_map(|f| f.members.iter());
+        let mut snapshots = self.snapshots.borrow_mut();
+        for rel in tables.iter().chain(members) {
+            for id in self.indexes.of(*rel) {
+                if let Some(slot) = snapshots.get_mut(id.0) {
+                    *slot = None;
+                }
+                if let Some(trace) = self.traces.get_mut(id) {
+                    trace.set_logical_compaction(AntichainRef::new(&[now]));
+                    trace.set_physical_compaction(AntichainRef::new(&[now]));
+                }
+            }
+        }
+    }
+
+    /// Net changes of kept views since the last call, and errors of their rules.
+    pub fn take_view_changes(&mut self) -> (Vec<Delta>, Vec<(String, String)>) {
+        let changes = std::mem::take(&mut *self.sink.changes.borrow_mut());
+        let errors = std::mem::take(&mut *self.sink.errors.borrow_mut());
+        if changes.is_empty() {
+            return (Vec::new(), errors);
+        }
+        let mut sums: BTreeMap<(RelId, Row), isize> = BTreeMap::new();
+        for (rel, row, diff) in changes {
+            *sums.entry((rel, row)).or_default() += diff;
+        }
+        let deltas: Vec<Delta> =
+            sums.into_iter().filter(|(_, n)| *n != 0).map(|((rel, row), n)| (rel, row, n > 0)).collect();
+        self.touched.extend(deltas.iter().map(|(rel, _, _)| *rel));
+        (deltas, errors)
+    }
+
+    /// True if the relation may have changed since the last call.
+    pub fn take_touched(&mut self, rel: RelId) -> bool {
+        self.touched.remove(&rel)
+    }
+
+    /// The rows of the events of this tick.
+    pub fn event(&self, rel: RelId) -> Option<&EventRows> {
+        self.events.get(rel.0 as usize)
+    }
+
+    /// Adds an event of this tick; false if it was there.
+    pub fn add_event(&mut self, rel: RelId, row: &[u8]) -> bool {
+        let Some(rows) = self.events.get_mut(rel.0 as usize) else { return false };
+        if rows.rows().is_empty() {
+            self.filled.push(rel);
+        }
+        rows.insert(row)
+    }
+
+    /// Forgets the events of the tick, and what views on demand were worked out to be.
+    pub fn clear_events(&mut self) {
+        for rel in self.filled.drain(..) {
+            if let Some(rows) = self.events.get_mut(rel.0 as usize) {
+                rows.clear();
+            }
+        }
+        self.lazy.clear();
+    }
+
+    /// Forgets what views on demand were worked out to be.
+    pub fn clear_lazy(&mut self) {
+        self.lazy.clear();
+    }
+
+    /// Sets the row of `sys_tick`.
+    pub fn set_tick(&mut self, row: &Row) {
+        self.tick_row.clear();
+        self.tick_row.extend_from_slice(row.as_bytes());
+    }
+
+    /// Allows this many rows to be looked at from now on.
+    pub fn set_limit(&self, rows: u64) {
+        self.steps.set(0);
+        self.limit.set(rows);
+    }
+
+    /// The stored row of a table with this key, given in the primary arrangement's order.
+    pub fn stored(&self, rel: RelId, key: &Row, scan: &mut Scan) -> Option<Row> {
+        let id = *self.indexes.of(rel).first()?;
+        let def = self.indexes.get(id);
+        let seek = scan.seek_mut();
+        seek.prefix.clear();
+        seek.prefix.extend_from_slice(key.as_bytes());
+        seek.columns = self.program.relation(rel).keys.len();
+        seek.low = None;
+        seek.high = None;
+        scan.start(&self.snapshot(id), def.key_columns);
+        let found = scan.advance().then(|| {
+            let (k, v) = scan.row();
+            restore_order(k, v, &def.order)
+        });
+        scan.finish();
+        found
+    }
+
+    /// All rows of a table or view, sorted.
+    pub fn rows_of(&self, rel: RelId) -> Vec<Row> {
+        let mut rows = match self.indexes.of(rel).first() {
+            Some(id) => all_rows(&self.snapshot(*id), self.indexes.get(*id)),
+            None if self.program.relation(rel).is_view() => {
+                let width = self.program.relation(rel).columns.len();
+                self.set_limit(u64::MAX);
+                self.lazy(rel, &vec![None; width]).map(|r| r.to_vec()).unwrap_or_default()
+            }
+            None => Vec::new(),
+        };
+        rows.sort_unstable();
+        rows
+    }
+
+    /// All arrangements as they stand.
+    pub fn all_snapshots(&self) -> Vec<Snapshot> {
+        self.indexes.iter().map(|(id, _)| self.snapshot(id)).collect()
+    }
+
+    /// Why a view cannot be read.
+    pub fn off(&self) -> &BTreeMap<RelId, String> {
+        &self.off
+    }
+}
+
+/// All rows of an arrangement, in its order.
+pub fn all_rows(batches: &Snapshot, def: &IndexDef) -> Vec<Row> {
+    let mut scan = Scan::new();
+    scan.start(batches, def.key_columns);
+    let mut rows = Vec::new();
+    while scan.advance() {
+        let (k, v) = scan.row();
+        rows.push(restore_order(k, v, &def.order));
+    }
+    rows
+}
+
+fn ids(program: &Program) -> impl Iterator<Item = RelId> + use<> {
+    (0..program.relations.len()).filter_map(|i| u32::try_from(i).ok()).map(RelId)
+}
+
+fn install_views(
+    worker: &mut Worker,
+    program: &Program,
+    indexes: &Indexes,
+    traces: &mut BTreeMap<IndexId, RowTrace<Tick>>,
+    sink: &Sink,
+) -> Result<Vec<ViewFlow>, RunError> {
+    let strata = plan::graph::view_strata(program);
+    let mut flows = Vec::new();
+    for (i, members) in strata.components.iter().enumerate() {
+        let kept = |r: &RelId| matches!(program.relation(*r).kind, RelKind::View { kept: true, .. });
+        if !members.iter().any(kept) {
+            continue;
+        }
+        let recursive = strata.recursive.contains(&i);
+        let flow = ViewFlow::install(worker, program, members, recursive, indexes, traces, sink)
+            .map_err(|(rule, reason)| RunError::Plan { rule, reason })?;
+        flows.push(flow);
+    }
+    Ok(flows)
+}
+
+/// What must advance together: an import whose frontier stays behind stalls every join with it.
+fn downstream(
+    program: &Program,
+    views: &[ViewFlow],
+    tables: impl Iterator<Item = RelId>,
+) -> BTreeMap<RelId, (BTreeSet<RelId>, BTreeSet<usize>)> {
+    // The tables that each view reads, through other views too.
+    let mut sources: BTreeMap<RelId, BTreeSet<RelId>> = BTreeMap::new();
+    let mut roots: Vec<BTreeSet<RelId>> = Vec::new();
+    for flow in views {
+        let mut all = BTreeSet::new();
+        for rel in &flow.reads {
+            match sources.get(rel) {
+                Some(of_view) => all.extend(of_view),
+                None if program.relation(*rel).is_table() => {
+                    all.insert(*rel);
+                }
+                None => {}
+            }
+        }
+        for member in &flow.members {
+            sources.insert(*member, all.clone());
+        }
+        roots.push(all);
+    }
+    tables
+        .map(|table| {
+            let mut with = BTreeSet::from([table]);
+            // A table that must advance with this one takes its own views along.
+            loop {
+                let more: BTreeSet<RelId> =
+                    roots.iter().filter(|r| !r.is_disjoint(&with)).flatten().copied().collect();
+                if more.is_subset(&with) {
+                    break;
+                }
+                with.extend(more);
+            }
+            let follow = roots
+                .iter()
+                .enumerate()
+                .filter(|(_, r)| !r.is_disjoint(&with))
+                .map(|(i, _)| i)
+                .collect();
+            (table, (with, follow))
+        })
+        .collect()
+}
+
+impl World for State {
+    fn snapshot(&self, id: IndexId) -> Snapshot {
+        let mut cache = self.snapshots.borrow_mut();
+        let Some(slot) = cache.get_mut(id.0) else { return Rc::default() };
+        if let Some(taken) = slot {
+            return Rc::clone(taken);
+        }
+        let taken = self.traces.get(&id).map(index::snapshot).unwrap_or_default();
+        *slot = Some(Rc::clone(&taken));
+        taken
+    }
+
+    fn indexes(&self) -> &Indexes {
+        &self.indexes
+    }
+
+    fn events(&self, rel: RelId) -> Option<&EventRows> {
+        self.event(rel)
+    }
+
+    fn tick(&self) -> &[u8] {
+        &self.tick_row
+    }
+
+    fn functions(&self) -> &[Function] {
+        &self.program.functions
+    }
+
+    fn lazy(&self, rel: RelId, bound: &[Option<Vec<u8>>]) -> Result<Rc<Vec<Row>>, Stop> {
+        lazy::evaluate(self, &self.program, &self.lazy, rel, bound)
+    }
+
+    fn steps(&self) -> &Cell<u64> {
+        &self.steps
+    }
+
+    fn limit(&self) -> u64 {
+        self.limit.get()
+    }
+}

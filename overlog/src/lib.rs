@@ -1,0 +1,21 @@
+//! Overlog on differential dataflow: parse, check, plan, run.
+//!
+//! [`Program`](ir::Program) is a checked program; [`Node`](node::Node) runs it: a deterministic function from
+//! inputs to changes, messages and replies that knows nothing of clocks, sockets or disks.
+
+pub mod api;
+pub mod ast;
+pub mod diag;
+pub mod engine;
+pub mod expr;
+pub mod functions;
+pub mod ir;
+pub mod lexer;
+pub mod oracle;
+pub mod node;
+pub mod packed;
+pub mod parser;
+pub mod value;
+
+pub use packed::Row;
+pub use value::Value;

@@ -1,0 +1,272 @@
+//! A node: runs a checked program. Deterministic and without I/O: the same program, state and inputs
+//! give the same outputs.
+
+use crate::api::{Change, Message, Options, Output, RunError, Time, check_input};
+use crate::engine::changes::Changes;
+use crate::engine::machine::Machine;
+use crate::engine::plan::EventRule;
+use crate::engine::state::State;
+use crate::ir::{Program, RelId, RelKind, TableClass};
+use crate::packed::Row;
+use crate::value::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+mod schedule;
+mod tick;
+
+use schedule::Schedule;
+pub use crate::engine::query::{Budget, Progress, Query, Snapshot};
+
+/// A node that runs a program on differential dataflow. Not `Send`: it lives on one thread.
+pub struct Node {
+    program: Arc<Program>,
+    options: Options,
+    schedule: Schedule,
+    state: State,
+    machine: Machine,
+    runs: u64,
+    ticks: u64,
+    /// Rows of the invariants at the last rest.
+    violated: BTreeMap<RelId, BTreeSet<Row>>,
+}
+
+/// Rows that an event relation gets in the next tick.
+type Pending = BTreeMap<RelId, BTreeSet<Row>>;
+
+/// What a tick did, apart from the state.
+#[derive(Default)]
+struct Done {
+    next: Pending,
+    messages: BTreeSet<Message>,
+    observed: Vec<(RelId, Row)>,
+    errors: BTreeSet<(String, String)>,
+    conflicts: BTreeSet<(String, Row, Row)>,
+    violations: BTreeSet<(String, Row)>,
+    fired: BTreeSet<String>,
+    changes: Changes,
+    rows: u64,
+}
+
+impl Node {
+    /// A node with empty tables, not started.
+    ///
+    /// # Errors
+    /// A rule cannot be planned.
+    pub fn new(program: Arc<Program>, options: Options) -> Result<Node, RunError> {
+        let (schedule, indexes) = Schedule::new(&program)?;
+        let state = State::new(Arc::clone(&program), indexes, &schedule.event_indexes)?;
+        Ok(Node {
+            program,
+            options,
+            schedule,
+            state,
+            machine: Machine::default(),
+            runs: 0,
+            ticks: 0,
+            violated: BTreeMap::new(),
+        })
+    }
+
+    /// The program that it runs.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    /// Adds stored rows of a table, before the start. Give large tables in parts of some 100,000 rows.
+    ///
+    /// # Errors
+    /// The relation is no table, or a row does not fit it.
+    pub fn restore(&mut self, rel: RelId, rows: Vec<Row>) -> Result<(), RunError> {
+        let relation = self.program.relation(rel);
+        if !relation.is_table() {
+            return Err(RunError::Input { event: relation.name.clone(), reason: "not a table".to_string() });
+        }
+        for row in &rows {
+            check_input(&self.program, rel, row)?;
+        }
+        let deltas: Vec<_> = rows.into_iter().map(|row| (rel, row, true)).collect();
+        self.state.change(&deltas)?;
+        Ok(())
+    }
+
+    /// The first run. `new`: the store is new, so the facts of durable tables are inserted.
+    ///
+    /// # Errors
+    /// A limit was passed.
+    pub fn start(&mut self, new: bool, time: Time) -> Result<Output, RunError> {
+        let mut earlier = Done::default();
+        let mut first = Pending::new();
+        let program = Arc::clone(&self.program);
+        for fact in &program.facts {
+            let relation = program.relation(fact.rel);
+            let row = Row::new(&fact.row);
+            match relation.kind {
+                RelKind::Table(class) if new || class == TableClass::Volatile => {
+                    let def = self.state.primary(fact.rel);
+                    earlier.changes.insert(fact.rel, row, &def.order, relation.keys.len());
+                }
+                RelKind::Event { .. } => {
+                    first.entry(fact.rel).or_default().insert(row);
+                }
+                _ => {}
+            }
+        }
+        let mut undo = Vec::new();
+        let changes = std::mem::take(&mut earlier.changes);
+        self.change_tables(changes, &mut earlier, &mut undo)?;
+        if let Some(rel) = program.find("sys_start") {
+            first.entry(rel).or_default().insert(Row::new(&[Value::Int(time.wall_ns), Value::Bool(new)]));
+        }
+        self.settle(first, earlier, undo, time)
+    }
+
+    /// A run: a tick with these rows of events, and what follows from it.
+    ///
+    /// # Errors
+    /// A row does not fit its event, or a limit was passed: the run has no effect.
+    pub fn run(&mut self, inputs: Vec<(RelId, Row)>, time: Time) -> Result<Output, RunError> {
+        let mut first = Pending::new();
+        for (rel, row) in inputs {
+            let relation = self.program.relation(rel);
+            if !matches!(relation.kind, RelKind::Event { .. }) {
+                return Err(RunError::Input { event: relation.name.clone(), reason: "not an event".to_string() });
+            }
+            check_input(&self.program, rel, &row)?;
+            first.entry(rel).or_default().insert(row);
+        }
+        self.settle(first, Done::default(), Vec::new(), time)
+    }
+
+    /// Ticks until nothing is left to do. `earlier` is what happened before the first tick.
+    fn settle(
+        &mut self,
+        first: Pending,
+        earlier: Done,
+        mut undo: Vec<(RelId, Row, bool)>,
+        time: Time,
+    ) -> Result<Output, RunError> {
+        let ticks = self.ticks;
+        let mut output = Output { run: self.runs + 1, ..Output::default() };
+        let outcome = self.tick_until_rest(first, earlier, &mut undo, time, &mut output);
+        if let Err(error) = outcome {
+            self.state.clear_events();
+            let back: Vec<_> = undo.into_iter().rev().map(|(rel, row, came)| (rel, row, !came)).collect();
+            self.state.change(&back)?;
+            self.state.take_view_changes();
+            self.ticks = ticks;
+            return Err(error);
+        }
+        self.runs += 1;
+        output.changes = net(&self.program, undo);
+        Ok(output)
+    }
+
+    fn tick_until_rest(
+        &mut self,
+        first: Pending,
+        earlier: Done,
+        undo: &mut Vec<(RelId, Row, bool)>,
+        time: Time,
+        output: &mut Output,
+    ) -> Result<(), RunError> {
+        let mut events = first;
+        let mut earlier = Some(earlier);
+        loop {
+            output.ticks += 1;
+            let mut done = self.tick(events, time, undo)?;
+            if let Some(earlier) = earlier.take() {
+                done.errors.extend(earlier.errors);
+                done.conflicts.extend(earlier.conflicts);
+            }
+            self.report(&mut done);
+            let fired = std::mem::take(&mut done.fired);
+            events = collect(done, output);
+            if events.is_empty() {
+                let mut rest = self.at_rest();
+                self.report(&mut rest);
+                events = collect(rest, output);
+            }
+            if events.is_empty() {
+                return Ok(());
+            }
+            if output.ticks >= self.options.max_ticks {
+                let rules = fired.into_iter().collect::<Vec<_>>().join(", ");
+                return Err(RunError::Limit { limit: format!("{} ticks in a run", self.options.max_ticks), rules });
+            }
+        }
+    }
+
+    /// Looks at the invariants that are views.
+    fn at_rest(&mut self) -> Done {
+        let mut done = Done::default();
+        for (rel, name) in &self.schedule.invariants {
+            if !self.state.take_touched(*rel) {
+                continue;
+            }
+            let now: BTreeSet<Row> = self.state.rows_of(*rel).into_iter().collect();
+            let old = self.violated.insert(*rel, now.clone()).unwrap_or_default();
+            done.violations.extend(now.difference(&old).map(|row| (name.clone(), row.clone())));
+        }
+        done
+    }
+
+    /// Errors, conflicts and violations are events of the next tick, if a rule reads them.
+    fn report(&self, done: &mut Done) {
+        let list = |row: &Row| Value::list(row.values());
+        let mut add = |rel: Option<RelId>, row: Vec<Value>| {
+            if let Some(rel) = rel {
+                done.next.entry(rel).or_default().insert(Row::new(&row));
+            }
+        };
+        for (rule, message) in &done.errors {
+            add(self.schedule.sys_error, vec![Value::str(rule), Value::str(message)]);
+        }
+        for (table, winner, loser) in &done.conflicts {
+            add(self.schedule.sys_conflict, vec![Value::str(table), list(winner), list(loser)]);
+        }
+        for (name, row) in &done.violations {
+            add(self.schedule.sys_violation, vec![Value::str(name), list(row)]);
+        }
+    }
+
+    /// The rows of a table or view, sorted. A view that cannot be computed within the limits has none.
+    pub fn rows(&mut self, rel: RelId) -> Vec<Row> {
+        self.state.clear_lazy();
+        self.state.rows_of(rel)
+    }
+
+    /// The rows of some tables as they stand, to be read in parts between runs.
+    pub fn snapshot(&self, rels: &[RelId]) -> Snapshot {
+        Snapshot::new(&self.state, rels)
+    }
+}
+
+/// Adds a tick to the output, and gives the events of the next.
+fn collect(done: Done, output: &mut Output) -> Pending {
+    output.messages.extend(done.messages);
+    output.observed.extend(done.observed);
+    output.errors.extend(done.errors);
+    output.conflicts.extend(done.conflicts);
+    output.violations.extend(done.violations);
+    done.next
+}
+
+/// The net change of durable tables.
+fn net(program: &Program, deltas: Vec<(RelId, Row, bool)>) -> Vec<Change> {
+    let mut sums: BTreeMap<(RelId, Row), i64> = BTreeMap::new();
+    for (rel, row, came) in deltas {
+        if program.relation(rel).kind != RelKind::Table(TableClass::Volatile) {
+            *sums.entry((rel, row)).or_default() += if came { 1 } else { -1 };
+        }
+    }
+    sums.into_iter()
+        .filter(|(_, n)| *n != 0)
+        .map(|((rel, row), n)| Change { rel, row, insert: n > 0 })
+        .collect()
+}
+
+/// The plan of an event rule by its place.
+fn plan(schedule: &Schedule, at: usize) -> Option<&EventRule> {
+    schedule.plans.get(at)
+}

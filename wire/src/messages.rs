@@ -1,0 +1,710 @@
+//! The messages: client and DataNode to NameNode and back, client and DataNode to DataNode.
+
+use crate::ids::{BlockId, ClusterId, Generation, Ino, NodeId, SessionId};
+use serde::{Deserialize, Serialize};
+
+/// A file name or a symlink's target: bytes, as the kernel hands them over.
+pub type Name = Vec<u8>;
+
+/// Bytes of a file covered by one checksum, on the way and on disk.
+pub const CHUNK: usize = 4096;
+
+/// Who asks: the identity that permission checks use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// All supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// A place in the tree, as `openat` names it: a directory or inode and a relative path from it.
+/// An empty path is the base itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct At {
+    /// Where the path starts.
+    pub base: Ino,
+    /// The path's components; none is empty, `.` or `/`.
+    pub path: Vec<Name>,
+}
+
+/// What an inode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A UNIX socket.
+    Socket,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+/// An inode's attributes. Times are nanoseconds since the epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attr {
+    /// The inode.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits, with set-id and sticky bits (07777).
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// Bytes that blocks hold (holes do not count).
+    pub allocated: u64,
+    /// Number of names.
+    pub nlink: u32,
+    /// Device number of a device node.
+    pub rdev: u64,
+    /// Last access.
+    pub atime_ns: i64,
+    /// Last change of contents.
+    pub mtime_ns: i64,
+    /// Last change of attributes.
+    pub ctime_ns: i64,
+    /// Creation.
+    pub crtime_ns: i64,
+    /// Block size of the file, bytes.
+    pub block_size: u64,
+    /// Wanted number of replicas.
+    pub replication: u32,
+}
+
+/// A time in [`Op::SetAttr`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SetTime {
+    /// The stamp of the command.
+    Now,
+    /// This many nanoseconds since the epoch.
+    At(i64),
+}
+
+/// A command: it changes the replicated state, goes through the log and is answered once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Ends the session; its leases go with it. Answer: [`Answer::Done`].
+    CloseSession,
+    /// Takes a range of inode numbers for [`Op::Create`] and [`Op::Mkdir`]. Answer: [`Answer::Inodes`].
+    ReserveInodes {
+        /// How many; at most 65,536.
+        count: u32,
+    },
+    /// Makes a directory. Answer: [`Answer::Attr`].
+    Mkdir {
+        /// Its name.
+        at: At,
+        /// Mode bits, umask already applied.
+        mode: u32,
+        /// A number from a reserved range, or 0: the NameNode chooses.
+        ino: Ino,
+    },
+    /// Makes a file, pipe, socket or device node. Answer: [`Answer::Attr`].
+    Create {
+        /// Its name.
+        at: At,
+        /// What to make: not a directory, not a symlink.
+        kind: Kind,
+        /// Mode bits, umask already applied.
+        mode: u32,
+        /// Device number.
+        rdev: u64,
+        /// An existing name is an error (EEXIST); otherwise an existing regular file is answered.
+        exclusive: bool,
+        /// Take the write lease with it.
+        lease: bool,
+        /// Block size in bytes (a multiple of [`CHUNK`]), or 0 for the cluster's default.
+        block_size: u64,
+        /// Wanted replicas, or 0 for the cluster's default.
+        replication: u32,
+        /// A number from a reserved range, or 0.
+        ino: Ino,
+    },
+    /// Makes a symbolic link. Answer: [`Answer::Attr`].
+    Symlink {
+        /// Its name.
+        at: At,
+        /// Where it points.
+        target: Name,
+    },
+    /// Gives an inode another name. Answer: [`Answer::Attr`].
+    Link {
+        /// The inode.
+        ino: Ino,
+        /// The new name.
+        at: At,
+    },
+    /// Removes a name that is no directory. Answer: [`Answer::Attr`] of the inode as it is now.
+    Unlink {
+        /// The name.
+        at: At,
+    },
+    /// Removes an empty directory. Answer: [`Answer::Done`].
+    Rmdir {
+        /// The name.
+        at: At,
+    },
+    /// Removes a whole tree. Answer: [`Answer::Done`]. Not served yet: EOPNOTSUPP.
+    RemoveTree {
+        /// The name.
+        at: At,
+    },
+    /// Moves a name. Answer: [`Answer::Attr`] of what was moved.
+    Rename {
+        /// The old name.
+        from: At,
+        /// The new name.
+        to: At,
+        /// Fail with EEXIST where the new name exists.
+        no_replace: bool,
+        /// Swap both names.
+        exchange: bool,
+    },
+    /// Changes attributes. Answer: [`Answer::Attr`].
+    SetAttr {
+        /// The inode.
+        at: At,
+        /// New mode bits.
+        mode: Option<u32>,
+        /// New owner.
+        uid: Option<u32>,
+        /// New group.
+        gid: Option<u32>,
+        /// New length: cuts blocks off, or leaves a hole at the end.
+        size: Option<u64>,
+        /// New access time.
+        atime: Option<SetTime>,
+        /// New modification time.
+        mtime: Option<SetTime>,
+    },
+    /// Takes the write lease of a file, or fails with EBUSY. Answer: [`Answer::Attr`].
+    AcquireLease {
+        /// The file.
+        ino: Ino,
+    },
+    /// Gives the write lease back. Answer: [`Answer::Done`].
+    ReleaseLease {
+        /// The file.
+        ino: Ino,
+    },
+    /// Allocates a block of a file that this session holds the lease of; the block that is there is answered if there is one.
+    /// Answer: [`Answer::Block`] with the chosen targets as `nodes`.
+    AddBlock {
+        /// The file.
+        ino: Ino,
+        /// Where the block starts, a multiple of the file's block size.
+        offset: u64,
+        /// Nodes that failed.
+        exclude: Vec<NodeId>,
+    },
+    /// Reserves the next generation of a block, for a new pipeline on it. Answer: [`Answer::Block`] with the reserved generation and the committed members as `nodes`.
+    ReserveGeneration {
+        /// The file.
+        ino: Ino,
+        /// The block.
+        block: BlockId,
+    },
+    /// Commits a reserved generation with the members that adopted it. Answer: [`Answer::Done`].
+    CommitGeneration {
+        /// The file.
+        ino: Ino,
+        /// The block.
+        block: BlockId,
+        /// The generation.
+        generation: Generation,
+        /// Who adopted it.
+        members: Vec<NodeId>,
+    },
+    /// Commits lengths at fsync and close. Answer: [`Answer::Attr`].
+    Commit {
+        /// The file.
+        ino: Ino,
+        /// Its length.
+        size: u64,
+        /// Length of each block that changed, with the generation it was written under.
+        blocks: Vec<(BlockId, Generation, u64)>,
+        /// Modification time; `None` leaves it.
+        mtime: Option<SetTime>,
+    },
+}
+
+/// A question: answered from the state as it stands; changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadOp {
+    /// Attributes of a place. Answer: [`Answer::Attr`].
+    Lookup {
+        /// The place.
+        at: At,
+        /// Follow a symlink at the end of the path.
+        follow: bool,
+    },
+    /// A page of a directory, in cookie order. Answer: [`Answer::Entries`].
+    ReadDir {
+        /// The directory.
+        ino: Ino,
+        /// Entries after this cookie; 0 is the start.
+        after: u64,
+        /// At most this many (at most 1,024).
+        limit: u32,
+    },
+    /// A symlink's target. Answer: [`Answer::Target`].
+    ReadLink {
+        /// The link.
+        ino: Ino,
+    },
+    /// Space and counts. Answer: [`Answer::StatFs`].
+    StatFs,
+    /// The blocks of a range of a file and who has them, nearest first. A block that no DataNode has reported since the NameNode started is waited for. Answer: [`Answer::Blocks`].
+    Locate {
+        /// The file.
+        ino: Ino,
+        /// Start, bytes.
+        offset: u64,
+        /// Length, bytes.
+        length: u64,
+    },
+    /// The DataNodes and counts. Answer: [`Answer::Status`].
+    Status,
+}
+
+/// A block and who has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocatedBlock {
+    /// The block.
+    pub block: BlockId,
+    /// Where it starts in the file, bytes.
+    pub offset: u64,
+    /// The generation that a reader must name and a writer's pipeline gets.
+    pub generation: Generation,
+    /// Its committed length, bytes; up to the block size it is followed by zeros.
+    pub length: u64,
+    /// Its replicas.
+    pub nodes: Vec<NodeAddr>,
+}
+
+/// A DataNode and where it listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeAddr {
+    /// The node.
+    pub node: NodeId,
+    /// `host:port`.
+    pub addr: String,
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its stable place in the directory's order.
+    pub cookie: u64,
+    /// The name.
+    pub name: Name,
+    /// What it names.
+    pub attr: Attr,
+}
+
+/// Space and counts of the filesystem.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatFs {
+    /// Raw capacity over all live DataNodes, bytes.
+    pub capacity: u64,
+    /// Raw free space over all live DataNodes, bytes.
+    pub free: u64,
+    /// Inodes in use.
+    pub inodes: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Default replication.
+    pub replication: u32,
+    /// Default block size, bytes.
+    pub block_size: u64,
+}
+
+/// One DataNode in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Where it listens.
+    pub addr: String,
+    /// Heard of within the last 10 seconds.
+    pub live: bool,
+    /// Capacity, bytes.
+    pub capacity: u64,
+    /// Free space, bytes.
+    pub free: u64,
+    /// Replicas reported.
+    pub blocks: u64,
+}
+
+/// Health of the cluster, as the NameNode sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// All registered DataNodes.
+    pub nodes: Vec<NodeStatus>,
+    /// Space and counts.
+    pub space: StatFs,
+    /// Blocks with fewer live replicas than wanted, those with none included.
+    pub under_replicated: u64,
+    /// Blocks without a live replica.
+    pub missing: u64,
+    /// Open sessions.
+    pub sessions: u64,
+    /// True until all known DataNodes have reported after a start, at most 30 s.
+    pub starting: bool,
+    /// Last slot of the log that is applied.
+    pub applied_slot: u64,
+}
+
+/// What a command or a question gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Nothing more to say.
+    Done,
+    /// Attributes.
+    Attr(Attr),
+    /// A range of inode numbers.
+    Inodes {
+        /// The first.
+        first: Ino,
+        /// How many.
+        count: u32,
+    },
+    /// A block to write to.
+    Block(LocatedBlock),
+    /// Blocks of a range.
+    Blocks {
+        /// Length of the file, bytes.
+        size: u64,
+        /// Block size of the file, bytes.
+        block_size: u64,
+        /// The blocks; holes are absent.
+        blocks: Vec<LocatedBlock>,
+    },
+    /// A page of a directory.
+    Entries {
+        /// The directory's parent (the root's is itself).
+        parent: Ino,
+        /// The names.
+        entries: Vec<Entry>,
+        /// No more after these.
+        end: bool,
+    },
+    /// A symlink's target.
+    Target(Name),
+    /// Space and counts.
+    StatFs(StatFs),
+    /// Health.
+    Status(Status),
+}
+
+/// Why something failed: a POSIX error and a sentence for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message} (errno {errno})")]
+pub struct Failure {
+    /// The POSIX error number (Linux's values).
+    pub errno: i32,
+    /// What failed, why, and what to do.
+    pub message: String,
+}
+
+/// Who connects to a NameNode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Peer {
+    /// A client. A `session` of `None` asks for a new one; another resumes it.
+    Client {
+        /// The session to resume.
+        session: Option<SessionId>,
+        /// A number chosen at random for a new session, so that asking twice gives one session.
+        nonce: u64,
+        /// Name for people: host, process, purpose.
+        name: String,
+    },
+    /// A reader of queries and status: no session.
+    Observer,
+    /// A DataNode. `node` 0 asks to be registered; `nonce` makes asking twice one registration.
+    DataNode {
+        /// Its id.
+        node: NodeId,
+        /// Chosen at random when the data folder was made.
+        nonce: u64,
+        /// Counts the starts of this data folder.
+        incarnation: u64,
+        /// Where it listens, `host:port`.
+        addr: String,
+        /// Capacity, bytes.
+        capacity: u64,
+        /// Free space, bytes.
+        free: u64,
+    },
+}
+
+/// To a NameNode. The first message of a connection is `Hello`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToNameNode {
+    /// Who connects. Answered by [`FromNameNode::Welcome`], or [`FromNameNode::Refused`] and an end.
+    Hello {
+        /// The cluster that the sender belongs to, where it knows.
+        cluster: Option<ClusterId>,
+        /// Who it is.
+        peer: Peer,
+    },
+    /// A command of this connection's session. Commands of a session are applied in the order of `seq` (from 1, without gaps).
+    Command {
+        /// Its number.
+        seq: u64,
+        /// All answers up to this number have been received.
+        ack: u64,
+        /// Who asks.
+        caller: Caller,
+        /// What.
+        op: Op,
+    },
+    /// A question.
+    Read {
+        /// Chosen by the sender; the answer carries it.
+        req: u64,
+        /// Who asks.
+        caller: Caller,
+        /// What.
+        op: ReadOp,
+    },
+    /// Keeps this connection's session and its leases (every 3 s; they last 10 s).
+    Renew {
+        /// Unlinked inodes that the client still has open.
+        orphans: Vec<Ino>,
+    },
+    /// An Overlog query. Answered by [`FromNameNode::Rows`].
+    Query {
+        /// Chosen by the sender.
+        req: u64,
+        /// `? head(..) :- body;`
+        text: String,
+        /// At most this many rows.
+        limit: u64,
+        /// Stay, and send changes.
+        watch: bool,
+    },
+    /// Ends a query that stays.
+    Cancel {
+        /// Its number.
+        req: u64,
+    },
+    /// A DataNode's sign of life, every second.
+    Heartbeat {
+        /// Capacity, bytes.
+        capacity: u64,
+        /// Free space, bytes.
+        free: u64,
+    },
+    /// Part of a full block report; sent after each `Welcome` and every hour.
+    Report {
+        /// Replicas.
+        replicas: Vec<ReplicaInfo>,
+        /// The first part.
+        first: bool,
+        /// The last part.
+        last: bool,
+    },
+    /// Replicas that changed since: new, of a new generation, finished, or gone.
+    Received {
+        /// Replicas that are there.
+        replicas: Vec<ReplicaInfo>,
+        /// Replicas that are gone or were found to be bad.
+        gone: Vec<BlockId>,
+    },
+}
+
+/// A replica, as its DataNode reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaInfo {
+    /// The block.
+    pub block: BlockId,
+    /// The generation adopted.
+    pub generation: Generation,
+    /// Its length on this node, bytes.
+    pub length: u64,
+}
+
+/// From a NameNode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromNameNode {
+    /// The connection stands.
+    Welcome {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The client's session (0 for others).
+        session: SessionId,
+        /// The DataNode's id (0 for others).
+        node: NodeId,
+        /// The ballot of the leader that speaks; a DataNode obeys the highest only.
+        ballot: u64,
+        /// Default block size of the cluster, bytes.
+        block_size: u64,
+        /// Default replication of the cluster.
+        replication: u32,
+    },
+    /// The connection is refused, and ends.
+    Refused {
+        /// Why and what to do. ESTALE: the session is unknown or has expired.
+        failure: Failure,
+    },
+    /// The answer to a command.
+    Answered {
+        /// Its number.
+        seq: u64,
+        /// The answer.
+        result: Result<Answer, Failure>,
+    },
+    /// The answer to a question.
+    ReadAnswered {
+        /// Its number.
+        req: u64,
+        /// The answer.
+        result: Result<Answer, Failure>,
+    },
+    /// The session is kept.
+    Renewed,
+    /// Rows of a query. Values are JSON, one array a row.
+    Rows {
+        /// The query.
+        req: u64,
+        /// Names of the columns.
+        columns: Vec<String>,
+        /// The run after which this holds.
+        run: u64,
+        /// Rows that came.
+        added: Vec<String>,
+        /// Rows that went (queries that stay).
+        removed: Vec<String>,
+        /// Nothing follows.
+        end: bool,
+        /// Why the query ended early.
+        failure: Option<Failure>,
+    },
+    /// An order to a DataNode.
+    Order {
+        /// The ballot of the leader that gives it.
+        ballot: u64,
+        /// What to do.
+        order: Order,
+    },
+}
+
+/// What a NameNode tells a DataNode to do. All may be repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Copy a replica of this generation to another node.
+    Copy {
+        /// The block.
+        block: BlockId,
+        /// The generation.
+        generation: Generation,
+        /// Committed length, bytes.
+        length: u64,
+        /// Where to.
+        target: NodeAddr,
+    },
+    /// Move these replicas to the trash, where their generation is at most this.
+    Delete {
+        /// Blocks and generations.
+        blocks: Vec<(BlockId, Generation)>,
+    },
+}
+
+/// To a DataNode. A connection serves any number of these, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToDataNode {
+    /// Opens a pipeline on a block; passed on to `rest[0]` with `rest[1..]`. Answered by [`FromDataNode::Opened`] when every member that can be reached has durably adopted the generation.
+    /// While a pipeline is open its connection takes [`ToDataNode::Packet`]s and then [`ToDataNode::ClosePipeline`].
+    OpenPipeline {
+        /// The cluster, checked.
+        cluster: ClusterId,
+        /// The block.
+        block: BlockId,
+        /// The generation to adopt.
+        generation: Generation,
+        /// `None`: a new block. `Some(g, length)`: the replica that is there must have generation g or more, and is cut to or extended with zeros to this length.
+        existing: Option<(Generation, u64)>,
+        /// Block size, bytes.
+        block_size: u64,
+        /// The node that this is meant for, checked.
+        node: NodeId,
+        /// The other members.
+        rest: Vec<NodeAddr>,
+        /// The sender is another DataNode that copies a finished replica.
+        copy: bool,
+    },
+    /// Bytes for the open pipeline; they follow the frame as its body. Answered by [`FromDataNode::Written`] when every member has them.
+    Packet {
+        /// Where in the block, bytes.
+        offset: u64,
+        /// CRC-32C of each piece; a piece ends where a chunk of the block ends.
+        checksums: Vec<u32>,
+        /// Answer when the bytes, and all before, are on every member's disk. A packet may be empty, to do only this.
+        sync: bool,
+    },
+    /// Closes the pipeline; its replicas are finished and reported. Answered by `Written`.
+    ClosePipeline,
+    /// Reads whole chunks that cover a range. Answered by [`FromDataNode::Data`] with the bytes as body.
+    Read {
+        /// The cluster, checked.
+        cluster: ClusterId,
+        /// The block.
+        block: BlockId,
+        /// The generation; a replica of a lower one is refused as stale.
+        generation: Generation,
+        /// Start, bytes.
+        offset: u64,
+        /// Length, bytes; at most [`MAX_READ`].
+        length: u64,
+    },
+    /// Says that a reader found bytes that do not match their checksums.
+    Suspect {
+        /// The block.
+        block: BlockId,
+    },
+}
+
+/// The most that one [`ToDataNode::Read`] or [`ToDataNode::Packet`] carries, bytes.
+pub const MAX_READ: u64 = 1 << 20;
+
+/// From a DataNode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromDataNode {
+    /// The pipeline is open.
+    Opened {
+        /// Members that adopted the generation, this node first.
+        members: Vec<NodeId>,
+        /// Members that did not, and why.
+        failed: Vec<(NodeId, Failure)>,
+    },
+    /// A packet or close is done by every member.
+    Written {
+        /// Members that failed, and why; the pipeline is of no further use when there are any.
+        failed: Vec<(NodeId, Failure)>,
+    },
+    /// Chunks, as the frame's body.
+    Data {
+        /// Where the body starts in the block (a multiple of [`CHUNK`]).
+        start: u64,
+        /// CRC-32C of each chunk of the body; the last may be short.
+        checksums: Vec<u32>,
+        /// Length of the replica, bytes.
+        length: u64,
+    },
+    /// The request failed; the connection stays.
+    Failed(Failure),
+}
