@@ -1,11 +1,17 @@
 //! The client: one session, its namespace operations and its open files.
 
-use crate::limits;
-use crate::{Change, Error, FileReader, FileWriter, Rows, Watch};
+use crate::files::Files;
+use crate::layout::check_range;
+use crate::link::Link;
+use crate::pool::Pool;
+use crate::writer::{Shared, done};
+use crate::{Error, FileReader, FileWriter, Rows, Watch, describe, limits};
 use boomfs_io::Io;
 use boomfs_wire::{
-    Answer, At, Attr, Caller, ClusterId, Entry, Ino, Kind, Name, Op, ReadOp, SessionId, SetTime, StatFs, Status,
+    Answer, At, Attr, Caller, ClusterId, Entry, Ino, Kind, Name, Op, ReadOp, SessionId, SetTime,
+    StatFs, Status,
 };
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Where the NameNodes are and how long a call may take.
@@ -22,7 +28,11 @@ pub struct Config {
 impl Config {
     /// A configuration with the default deadline, 30 s.
     pub fn new(namenodes: Vec<String>, name: impl Into<String>) -> Self {
-        Config { namenodes, name: name.into(), deadline: limits::CALL_DEADLINE }
+        Config {
+            namenodes,
+            name: name.into(),
+            deadline: limits::CALL_DEADLINE,
+        }
     }
 }
 
@@ -79,7 +89,76 @@ pub struct SetAttr {
 
 /// One session with the NameNode. Clones share it.
 #[derive(Clone)]
-pub struct Client {}
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+/// What a client and its open files share.
+pub(crate) struct Inner {
+    pub io: Io,
+    pub config: Config,
+    pub link: Arc<Link>,
+    pub pool: Pool,
+    pub files: Files,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.link.stop();
+    }
+}
+
+/// An answer of another kind than the question has.
+pub(crate) fn unexpected(what: &str, answer: &Answer) -> Error {
+    Error::Protocol {
+        what: what.to_owned(),
+        who: "the NameNode".to_owned(),
+        got: describe::kind_of(answer).to_owned(),
+    }
+}
+
+/// An answer that has to be attributes.
+pub(crate) fn attr_of(what: &'static str, answer: Answer) -> Result<Attr, Error> {
+    match answer {
+        Answer::Attr(attr) => Ok(attr),
+        other => Err(unexpected(what, &other)),
+    }
+}
+
+impl SetAttr {
+    /// The command that does it.
+    pub(crate) fn op(&self, at: At) -> Op {
+        let SetAttr {
+            mode,
+            uid,
+            gid,
+            size,
+            atime,
+            mtime,
+        } = self.clone();
+        Op::SetAttr {
+            at,
+            mode,
+            uid,
+            gid,
+            size,
+            atime,
+            mtime,
+        }
+    }
+}
+
+/// Looks after the writers of a client until it is gone.
+async fn tend(inner: Weak<Inner>, io: Io) {
+    loop {
+        io.sleep(limits::TEND_INTERVAL).await;
+        let Some(inner) = inner.upgrade() else { return };
+        for (_, shared) in inner.files.writers() {
+            tokio::spawn(shared.tend());
+        }
+        inner.files.prune(inner.io.mono_ns());
+    }
+}
 
 impl Client {
     /// Opens a new session.
@@ -87,8 +166,7 @@ impl Client {
     /// # Errors
     /// ETIMEDOUT naming who could not be reached; a refusal as the NameNode gave it.
     pub async fn connect(io: Io, config: Config) -> Result<Client, Error> {
-        let _ = (io, config);
-        todo!()
+        Client::start(io, config, false).await
     }
 
     /// Connects without a session: questions, queries and status only.
@@ -96,28 +174,41 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`].
     pub async fn observer(io: Io, config: Config) -> Result<Client, Error> {
-        let _ = (io, config);
-        todo!()
+        Client::start(io, config, true).await
+    }
+
+    async fn start(io: Io, config: Config, observer: bool) -> Result<Client, Error> {
+        let link = Link::start(io.clone(), config.clone(), observer).await?;
+        let pool = Pool::new(io.clone());
+        let inner = Arc::new(Inner {
+            io: io.clone(),
+            config,
+            link,
+            pool,
+            files: Files::default(),
+        });
+        tokio::spawn(tend(Arc::downgrade(&inner), io));
+        Ok(Client { inner })
     }
 
     /// The session; 0 for an observer. After a session is lost, the one that followed it.
     pub fn session(&self) -> SessionId {
-        todo!()
+        self.inner.link.session()
     }
 
     /// The cluster.
     pub fn cluster(&self) -> ClusterId {
-        todo!()
+        self.inner.link.cluster()
     }
 
     /// Default block size of the cluster, bytes.
     pub fn block_size(&self) -> u64 {
-        todo!()
+        self.inner.link.block_size()
     }
 
     /// Default replication of the cluster.
     pub fn replication(&self) -> u32 {
-        todo!()
+        self.inner.link.replication()
     }
 
     /// Flushes and closes all writers, and ends the session.
@@ -125,7 +216,17 @@ impl Client {
     /// # Errors
     /// The first failure of a writer or of the NameNode; the client is closed all the same.
     pub async fn close(&self) -> Result<(), Error> {
-        todo!()
+        let mut result = Ok(());
+        for (slot, shared) in self.inner.files.writers() {
+            let closed = FileWriter::new(shared, slot, false).close_all().await;
+            result = result.and(closed);
+        }
+        if self.session() != SessionId(0) {
+            let ended = self.command(&Caller::default(), Op::CloseSession).await;
+            result = result.and(ended.map(|_| ()));
+        }
+        self.inner.link.stop();
+        result
     }
 
     /// Runs a command: exactly once, also over reconnects and restarts of the NameNode. When it fails with
@@ -134,8 +235,7 @@ impl Client {
     /// # Errors
     /// What the NameNode answered, ETIMEDOUT, or the loss of the session.
     pub async fn command(&self, caller: &Caller, op: Op) -> Result<Answer, Error> {
-        let _ = (caller, op);
-        todo!()
+        self.inner.link.command(caller, op, None).await
     }
 
     /// Asks a question.
@@ -143,8 +243,7 @@ impl Client {
     /// # Errors
     /// What the NameNode answered, or ETIMEDOUT.
     pub async fn read(&self, caller: &Caller, op: ReadOp) -> Result<Answer, Error> {
-        let _ = (caller, op);
-        todo!()
+        self.inner.link.read(caller, op).await
     }
 
     /// Attributes of a place. A file that this client writes has the size and mtime its writer knows.
@@ -152,8 +251,12 @@ impl Client {
     /// # Errors
     /// As [`Client::read`].
     pub async fn lookup(&self, caller: &Caller, at: &At, follow: bool) -> Result<Attr, Error> {
-        let _ = (caller, at, follow);
-        todo!()
+        let op = ReadOp::Lookup {
+            at: at.clone(),
+            follow,
+        };
+        let attr = attr_of("look up", self.read(caller, op).await?)?;
+        Ok(self.patched(attr))
     }
 
     /// Attributes of an inode; as [`Client::lookup`] of an empty path.
@@ -161,7 +264,15 @@ impl Client {
     /// # Errors
     /// As [`Client::read`].
     pub async fn getattr(&self, caller: &Caller, ino: Ino) -> Result<Attr, Error> {
-        self.lookup(caller, &At { base: ino, path: Vec::new() }, false).await
+        self.lookup(
+            caller,
+            &At {
+                base: ino,
+                path: Vec::new(),
+            },
+            false,
+        )
+        .await
     }
 
     /// Makes a directory.
@@ -169,8 +280,12 @@ impl Client {
     /// # Errors
     /// As [`Client::command`].
     pub async fn mkdir(&self, caller: &Caller, at: &At, mode: u32) -> Result<Attr, Error> {
-        let _ = (caller, at, mode);
-        todo!()
+        let op = Op::Mkdir {
+            at: at.clone(),
+            mode,
+            ino: Ino(0),
+        };
+        attr_of("mkdir", self.command(caller, op).await?)
     }
 
     /// Makes a file, pipe, socket or device node.
@@ -178,8 +293,33 @@ impl Client {
     /// # Errors
     /// As [`Client::command`].
     pub async fn create(&self, caller: &Caller, at: &At, file: CreateFile) -> Result<Attr, Error> {
-        let _ = (caller, at, file);
-        todo!()
+        let CreateFile {
+            kind,
+            mode,
+            rdev,
+            exclusive,
+            lease,
+            block_size,
+            replication,
+        } = file;
+        let at = at.clone();
+        let op = Op::Create {
+            at,
+            kind,
+            mode,
+            rdev,
+            exclusive,
+            lease,
+            block_size,
+            replication,
+            ino: Ino(0),
+        };
+        let epoch = self.inner.link.epoch();
+        let attr = attr_of("create", self.command(caller, op).await?)?;
+        if lease {
+            self.inner.files.adopt(&attr, epoch);
+        }
+        Ok(self.patched(attr))
     }
 
     /// Makes a symbolic link.
@@ -187,8 +327,11 @@ impl Client {
     /// # Errors
     /// As [`Client::command`].
     pub async fn symlink(&self, caller: &Caller, at: &At, target: &[u8]) -> Result<Attr, Error> {
-        let _ = (caller, at, target);
-        todo!()
+        let op = Op::Symlink {
+            at: at.clone(),
+            target: target.to_vec(),
+        };
+        attr_of("symlink", self.command(caller, op).await?)
     }
 
     /// Gives an inode another name.
@@ -196,8 +339,12 @@ impl Client {
     /// # Errors
     /// As [`Client::command`].
     pub async fn link(&self, caller: &Caller, ino: Ino, at: &At) -> Result<Attr, Error> {
-        let _ = (caller, ino, at);
-        todo!()
+        let op = Op::Link {
+            ino,
+            at: at.clone(),
+        };
+        let attr = attr_of("link", self.command(caller, op).await?)?;
+        Ok(self.patched(attr))
     }
 
     /// Removes a name that is no directory; answers the inode as it is now (`nlink` 0 when that was the last name).
@@ -205,8 +352,11 @@ impl Client {
     /// # Errors
     /// As [`Client::command`].
     pub async fn unlink(&self, caller: &Caller, at: &At) -> Result<Attr, Error> {
-        let _ = (caller, at);
-        todo!()
+        let attr = attr_of(
+            "unlink",
+            self.command(caller, Op::Unlink { at: at.clone() }).await?,
+        )?;
+        Ok(self.patched(attr))
     }
 
     /// Removes an empty directory.
@@ -214,8 +364,10 @@ impl Client {
     /// # Errors
     /// As [`Client::command`].
     pub async fn rmdir(&self, caller: &Caller, at: &At) -> Result<(), Error> {
-        let _ = (caller, at);
-        todo!()
+        done(
+            "rmdir",
+            &self.command(caller, Op::Rmdir { at: at.clone() }).await?,
+        )
     }
 
     /// Moves a name; answers what was moved. `no_replace`: EEXIST where the new name exists; `exchange`: swap both.
@@ -231,8 +383,33 @@ impl Client {
         no_replace: bool,
         exchange: bool,
     ) -> Result<Attr, Error> {
-        let _ = (caller, from, to, no_replace, exchange);
-        todo!()
+        if !self.inner.files.is_quiet() && !no_replace {
+            self.sync_before_rename(caller, from, to).await?;
+        }
+        let op = Op::Rename {
+            from: from.clone(),
+            to: to.clone(),
+            no_replace,
+            exchange,
+        };
+        let attr = attr_of("rename", self.command(caller, op).await?)?;
+        Ok(self.patched(attr))
+    }
+
+    /// Who replaces a file expects either the old or the new contents after a crash.
+    async fn sync_before_rename(&self, caller: &Caller, from: &At, to: &At) -> Result<(), Error> {
+        // Whatever is wrong with either name is for the rename to say.
+        let Ok(moved) = self.lookup(caller, from, false).await else {
+            return Ok(());
+        };
+        let ino = moved.ino;
+        let files = &self.inner.files;
+        let concerned =
+            files.writer(ino).is_some() || files.is_unsynced(ino, self.inner.io.mono_ns());
+        if moved.kind != Kind::File || !concerned || self.lookup(caller, to, false).await.is_err() {
+            return Ok(());
+        }
+        self.sync_file(caller, ino).await
     }
 
     /// Changes attributes. When this client writes the file, its bytes are flushed first, so that a time that is set
@@ -241,8 +418,33 @@ impl Client {
     /// # Errors
     /// As [`Client::command`], and what [`FileWriter::flush`] gives.
     pub async fn setattr(&self, caller: &Caller, at: &At, set: SetAttr) -> Result<Attr, Error> {
-        let _ = (caller, at, set);
-        todo!()
+        if let Some(size) = set.size {
+            check_range("truncate", at.base, size, 0)?;
+        }
+        let files = &self.inner.files;
+        let ino = if at.path.is_empty() {
+            Some(at.base)
+        } else if files.writers().is_empty() {
+            None
+        } else {
+            Some(self.lookup(caller, at, true).await?.ino)
+        };
+        if let Some((slot, shared)) = ino.and_then(|ino| files.writer(ino))
+            && shared.has_lease()
+        {
+            let attr = FileWriter::new(shared, slot, false)
+                .set_attr(caller, set)
+                .await?;
+            return Ok(self.patched(attr));
+        }
+        let attr = attr_of(
+            "set attributes",
+            self.command(caller, set.op(at.clone())).await?,
+        )?;
+        if let Some(size) = set.size {
+            files.resized(attr.ino, size);
+        }
+        Ok(attr)
     }
 
     /// A page of a directory after a cookie (0: the start): its parent, the names, and whether no more follow.
@@ -256,8 +458,22 @@ impl Client {
         after: u64,
         limit: u32,
     ) -> Result<(Ino, Vec<Entry>, bool), Error> {
-        let _ = (caller, ino, after, limit);
-        todo!()
+        match self
+            .read(caller, ReadOp::ReadDir { ino, after, limit })
+            .await?
+        {
+            Answer::Entries {
+                parent,
+                mut entries,
+                end,
+            } => {
+                for entry in &mut entries {
+                    self.patch(&mut entry.attr);
+                }
+                Ok((parent, entries, end))
+            }
+            other => Err(unexpected("read directory", &other)),
+        }
     }
 
     /// A symlink's target.
@@ -265,8 +481,10 @@ impl Client {
     /// # Errors
     /// As [`Client::read`].
     pub async fn readlink(&self, caller: &Caller, ino: Ino) -> Result<Name, Error> {
-        let _ = (caller, ino);
-        todo!()
+        match self.read(caller, ReadOp::ReadLink { ino }).await? {
+            Answer::Target(target) => Ok(target),
+            other => Err(unexpected("read link", &other)),
+        }
     }
 
     /// Space and counts.
@@ -274,7 +492,10 @@ impl Client {
     /// # Errors
     /// As [`Client::read`].
     pub async fn statfs(&self) -> Result<StatFs, Error> {
-        todo!()
+        match self.read(&Caller::default(), ReadOp::StatFs).await? {
+            Answer::StatFs(statfs) => Ok(statfs),
+            other => Err(unexpected("statfs", &other)),
+        }
     }
 
     /// DataNodes and health.
@@ -282,7 +503,10 @@ impl Client {
     /// # Errors
     /// As [`Client::read`].
     pub async fn status(&self) -> Result<Status, Error> {
-        todo!()
+        match self.read(&Caller::default(), ReadOp::Status).await? {
+            Answer::Status(status) => Ok(status),
+            other => Err(unexpected("status", &other)),
+        }
     }
 
     /// Runs an Overlog query once. `limit`: at most this many rows.
@@ -290,8 +514,7 @@ impl Client {
     /// # Errors
     /// EINVAL with the errors of the query's text; ETIMEDOUT.
     pub async fn query(&self, text: &str, limit: u64) -> Result<Rows, Error> {
-        let _ = (text, limit);
-        todo!()
+        self.inner.link.query(text, limit).await
     }
 
     /// Runs an Overlog query that stays. Its first [`Change`] holds all rows.
@@ -299,8 +522,7 @@ impl Client {
     /// # Errors
     /// ETIMEDOUT when the NameNode cannot be reached.
     pub async fn watch(&self, text: &str) -> Result<Watch, Error> {
-        let _: (&str, Option<Change>) = (text, None);
-        todo!()
+        self.inner.link.watch(text).await
     }
 
     /// Opens a file for reading. No message; permissions are the caller's business.
@@ -308,8 +530,7 @@ impl Client {
     /// # Errors
     /// None now; reading gives them.
     pub async fn open_read(&self, ino: Ino) -> Result<FileReader, Error> {
-        let _ = ino;
-        todo!()
+        Ok(FileReader::new(&self.inner, ino))
     }
 
     /// Opens a file for writing: takes its lease, adopts the one that [`Client::create`] took, or shares this client's
@@ -318,14 +539,64 @@ impl Client {
     /// # Errors
     /// EBUSY when another session holds the lease and keeps it; as [`Client::command`].
     pub async fn open_write(&self, caller: &Caller, ino: Ino) -> Result<FileWriter, Error> {
-        let _ = (caller, ino);
-        todo!()
+        let slot = self.inner.files.slot(ino);
+        let opened = self.open_in(caller, ino, &slot).await;
+        match opened {
+            Ok(shared) => Ok(shared),
+            Err(error) => {
+                self.inner.files.tidy(slot);
+                Err(error)
+            }
+        }
+    }
+
+    async fn open_in(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        slot: &Arc<crate::files::Slot>,
+    ) -> Result<FileWriter, Error> {
+        let inner = &self.inner;
+        let _door = slot.door.lock().await;
+        if let Some(shared) = slot.current()
+            && shared.has_lease()
+        {
+            return Ok(FileWriter::new(shared, Arc::clone(slot), true));
+        }
+        let epoch = inner.link.epoch();
+        let attr = match inner.files.adopted(ino, epoch) {
+            Some(attr) => attr,
+            None => {
+                let op = Op::AcquireLease { ino };
+                attr_of(
+                    "take write lease",
+                    inner.link.command(caller, op, Some(epoch)).await?,
+                )?
+            }
+        };
+        let unsynced = inner.files.take_unsynced(ino);
+        let shared = Arc::new(Shared::new(inner, caller, &attr, epoch, unsynced));
+        let writer = FileWriter::new(Arc::clone(&shared), Arc::clone(slot), true);
+        slot.enter(&shared);
+        inner.files.changed(ino);
+        Ok(writer)
+    }
+
+    fn patch(&self, attr: &mut Attr) {
+        if let Some((_, shared)) = self.inner.files.writer(attr.ino) {
+            shared.patch(attr);
+        }
+    }
+
+    fn patched(&self, mut attr: Attr) -> Attr {
+        self.patch(&mut attr);
+        attr
     }
 
     /// The writer of a file that this client has open, if it has; it is no open of its own.
     pub fn writer(&self, ino: Ino) -> Option<FileWriter> {
-        let _ = ino;
-        todo!()
+        let (slot, shared) = self.inner.files.writer(ino)?;
+        Some(FileWriter::new(shared, slot, false))
     }
 
     /// Brings the bytes of a file that this client wrote, also through a writer that is closed by now, to the disk of
@@ -334,8 +605,15 @@ impl Client {
     /// # Errors
     /// As [`FileWriter::fsync`] and [`Client::open_write`].
     pub async fn sync_file(&self, caller: &Caller, ino: Ino) -> Result<(), Error> {
-        let _ = (caller, ino);
-        todo!()
+        if let Some(writer) = self.writer(ino) {
+            return writer.fsync().await;
+        }
+        if !self.inner.files.is_unsynced(ino, self.inner.io.mono_ns()) {
+            return Ok(());
+        }
+        let writer = self.open_write(caller, ino).await?;
+        let synced = writer.fsync().await;
+        synced.and(writer.close().await)
     }
 
     /// Flushes and syncs all writers (syncfs).
@@ -343,18 +621,23 @@ impl Client {
     /// # Errors
     /// The first failure.
     pub async fn sync_all(&self) -> Result<(), Error> {
-        todo!()
+        let mut result = Ok(());
+        for (slot, shared) in self.inner.files.writers() {
+            result = result.and(FileWriter::new(shared, slot, false).fsync().await);
+        }
+        for ino in self.inner.files.unsynced() {
+            result = result.and(self.sync_file(&Caller::default(), ino).await);
+        }
+        result
     }
 
     /// Counts an open of an inode, so that it survives losing its last name.
     pub fn note_open(&self, ino: Ino) {
-        let _ = ino;
-        todo!()
+        self.inner.link.note_open(ino);
     }
 
     /// Takes back one [`Client::note_open`].
     pub fn note_close(&self, ino: Ino) {
-        let _ = ino;
-        todo!()
+        self.inner.link.note_close(ino);
     }
 }

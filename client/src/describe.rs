@@ -13,16 +13,28 @@ pub struct Subject {
 
 impl Subject {
     fn bare(verb: &'static str) -> Subject {
-        Subject { verb, ino: None, path: Vec::new() }
+        Subject {
+            verb,
+            ino: None,
+            path: Vec::new(),
+        }
     }
 
     fn at(verb: &'static str, at: &At) -> Subject {
-        Subject { verb, ino: Some(at.base), path: at.path.clone() }
+        Subject {
+            verb,
+            ino: Some(at.base),
+            path: at.path.clone(),
+        }
     }
 
     /// Something done to an inode.
     pub fn ino(verb: &'static str, ino: Ino) -> Subject {
-        Subject { verb, ino: Some(ino), path: Vec::new() }
+        Subject {
+            verb,
+            ino: Some(ino),
+            path: Vec::new(),
+        }
     }
 
     /// What a command is about.
@@ -103,9 +115,18 @@ mod tests {
 
     #[test]
     fn subject_names_verb_and_object() {
-        let at = At { base: Ino(7), path: vec![b"a".to_vec(), b"b\xff".to_vec()] };
-        assert_eq!(Subject::of(&Op::Unlink { at }).to_string(), "unlink \"a/b\\xff\" under inode 7");
-        assert_eq!(Subject::of(&Op::AcquireLease { ino: Ino(9) }).to_string(), "take write lease of inode 9");
+        let at = At {
+            base: Ino(7),
+            path: vec![b"a".to_vec(), b"b\xff".to_vec()],
+        };
+        assert_eq!(
+            Subject::of(&Op::Unlink { at }).to_string(),
+            "unlink \"a/b\\xff\" under inode 7"
+        );
+        assert_eq!(
+            Subject::of(&Op::AcquireLease { ino: Ino(9) }).to_string(),
+            "take write lease of inode 9"
+        );
         assert_eq!(Subject::of_read(&ReadOp::StatFs).to_string(), "statfs");
     }
 }

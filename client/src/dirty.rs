@@ -22,7 +22,12 @@ pub struct Dirty {
 impl Dirty {
     /// `block_size`: of the file, bytes; not 0.
     pub fn new(block_size: u64) -> Dirty {
-        Dirty { block_size: block_size.max(1), pieces: BTreeMap::new(), full: BTreeSet::new(), cost: 0 }
+        Dirty {
+            block_size: block_size.max(1),
+            pieces: BTreeMap::new(),
+            full: BTreeSet::new(),
+            cost: 0,
+        }
     }
 
     /// Nothing waits.
@@ -33,6 +38,11 @@ impl Dirty {
     /// What the pieces cost in memory, bytes.
     pub fn cost(&self) -> usize {
         self.cost
+    }
+
+    /// Whether [`Dirty::take_full`] has something to give.
+    pub fn has_full(&self) -> bool {
+        !self.full.is_empty()
     }
 
     /// Where the block with this offset starts.
@@ -68,7 +78,9 @@ impl Dirty {
             start + piece.len() as u64 >= offset && self.cell_end(start) == cell_end
         };
         let before = self.pieces.range(..=offset).next_back();
-        let before = before.filter(|(start, piece)| joins(**start, piece)).map(|(start, _)| *start);
+        let before = before
+            .filter(|(start, piece)| joins(**start, piece))
+            .map(|(start, _)| *start);
         let start = before.unwrap_or(offset);
         if let Some(piece) = before.and_then(|start| self.pieces.get_mut(&start)) {
             let at = usize::try_from(offset - start).unwrap_or(usize::MAX);
@@ -94,7 +106,9 @@ impl Dirty {
             let inside = (Bound::Excluded(offset), Bound::Excluded(end));
             let next = self.pieces.range(inside).next().map(|(start, _)| *start);
             let Some(start) = next else { return };
-            let Some(mut piece) = self.pieces.remove(&start) else { return };
+            let Some(mut piece) = self.pieces.remove(&start) else {
+                return;
+            };
             self.cost -= piece.len() + PIECE_OVERHEAD;
             let was_full = self.full.remove(&start);
             let covered = usize::try_from(end - start).unwrap_or(usize::MAX);
@@ -126,7 +140,11 @@ impl Dirty {
 
     /// Takes the next bytes at or behind `cursor`, or from the front when there are none.
     pub fn take_next(&mut self, cursor: u64) -> Option<(u64, Bytes)> {
-        let next = self.pieces.range(cursor..).next().or_else(|| self.pieces.iter().next());
+        let next = self
+            .pieces
+            .range(cursor..)
+            .next()
+            .or_else(|| self.pieces.iter().next());
         let start = *next?.0;
         self.take_run(start)
     }
@@ -140,7 +158,9 @@ impl Dirty {
             if next >= cell_end {
                 break;
             }
-            let Some(piece) = self.remove(next) else { break };
+            let Some(piece) = self.remove(next) else {
+                break;
+            };
             run.extend_from_slice(&piece);
         }
         Some((start, Bytes::from(run)))
@@ -155,7 +175,10 @@ impl Dirty {
 
     /// Whether bytes of this block wait.
     pub fn has_block(&self, block_start: u64) -> bool {
-        self.pieces.range(block_start..block_start.saturating_add(self.block_size)).next().is_some()
+        self.pieces
+            .range(block_start..block_start.saturating_add(self.block_size))
+            .next()
+            .is_some()
     }
 
     /// Drops what lies at or behind `size`.
@@ -185,8 +208,14 @@ impl Dirty {
     pub fn in_range(&self, range: Range<u64>) -> Vec<(u64, Bytes)> {
         let mut found = Vec::new();
         let first = self.pieces.range(..range.start).next_back();
-        for (start, piece) in first.into_iter().chain(self.pieces.range(range.start..range.end.max(range.start))) {
-            found.extend(clip(*start, piece, &range).map(|(start, part)| (start, Bytes::copy_from_slice(part))));
+        for (start, piece) in first
+            .into_iter()
+            .chain(self.pieces.range(range.start..range.end.max(range.start)))
+        {
+            found.extend(
+                clip(*start, piece, &range)
+                    .map(|(start, part)| (start, Bytes::copy_from_slice(part))),
+            );
         }
         found
     }
@@ -262,9 +291,18 @@ mod tests {
             }
         }
         assert!(got == model, "buffer and model differ");
-        let cost: usize = dirty.pieces.values().map(|piece| piece.len() + PIECE_OVERHEAD).sum();
+        let cost: usize = dirty
+            .pieces
+            .values()
+            .map(|piece| piece.len() + PIECE_OVERHEAD)
+            .sum();
         assert_eq!(dirty.cost(), cost);
-        assert!(dirty.full.iter().all(|start| dirty.pieces.contains_key(start)));
+        assert!(
+            dirty
+                .full
+                .iter()
+                .all(|start| dirty.pieces.contains_key(start))
+        );
     }
 
     proptest! {

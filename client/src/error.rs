@@ -88,7 +88,9 @@ pub enum Error {
         why: &'static str,
     },
     /// The other side does not speak as agreed (EPROTO).
-    #[error("{what}: {who} answered with {got}, which is no answer to it; are both of the same version?")]
+    #[error(
+        "{what}: {who} answered with {got}, which is no answer to it; are both of the same version?"
+    )]
     Protocol {
         /// What was to be done, and to which object.
         what: String,

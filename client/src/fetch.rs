@@ -10,7 +10,9 @@ use crate::pool::{Pool, Trouble};
 use crate::retry::{Backoff, Deadline};
 use crate::{errno, limits};
 use boomfs_io::Io;
-use boomfs_wire::{BlockId, CHUNK, FromDataNode, Generation, LocatedBlock, MAX_READ, NodeAddr, ToDataNode};
+use boomfs_wire::{
+    BlockId, CHUNK, FromDataNode, Generation, LocatedBlock, MAX_READ, NodeAddr, ToDataNode,
+};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -31,6 +33,10 @@ pub struct Fetch<'a> {
 pub struct Written {
     /// Length of the file, bytes.
     pub size: u64,
+    /// Block size of the file, bytes.
+    pub block_size: u64,
+    /// `blocks` holds all that there are.
+    pub complete: bool,
     /// Blocks that it wrote to, by offset.
     pub blocks: BTreeMap<u64, LocatedBlock>,
 }
@@ -40,6 +46,8 @@ struct NoReplica {
     reasons: Vec<String>,
     /// All answered, so that asking them again is of little use.
     all_answered: bool,
+    /// The deadline passed before all were asked.
+    cut_short: bool,
 }
 
 impl Fetch<'_> {
@@ -53,6 +61,7 @@ impl Fetch<'_> {
     ) -> Result<Bytes, Error> {
         let mut backoff = Backoff::new();
         let mut wrong_rounds = 0;
+        let mut why = String::new();
         loop {
             let places = self.places(layout, &range, written).await?;
             let end = range.end.min(places.size);
@@ -65,13 +74,26 @@ impl Fetch<'_> {
             };
             layout.ask_again();
             wrong_rounds += u32::from(failed.all_answered);
-            let why = failed.reasons.join("; ");
+            // The last round may end at the deadline; the one before says more then.
+            if !failed.cut_short || why.is_empty() {
+                why = failed.reasons.join("; ");
+            }
             if failed.all_answered && wrong_rounds >= limits::READ_ROUNDS {
-                let why = format!("no replica has right bytes: {why}; see `boomfs status` for what is missing");
-                return Err(Error::Data { errno: errno::EIO, what: what.to_owned(), why });
+                let why = format!(
+                    "no replica has right bytes: {why}; see `boomfs status` for what is missing"
+                );
+                return Err(Error::Data {
+                    errno: errno::EIO,
+                    what: what.to_owned(),
+                    why,
+                });
             }
             if !backoff.wait_within(self.io, self.deadline).await {
-                return Err(Error::TimedOut { what: what.to_owned(), within: self.deadline.span(), who: why });
+                return Err(Error::TimedOut {
+                    what: what.to_owned(),
+                    within: self.deadline.span(),
+                    who: why,
+                });
             }
         }
     }
@@ -83,12 +105,32 @@ impl Fetch<'_> {
         range: &Range<u64>,
         written: Option<&(dyn Fn() -> Written + Sync)>,
     ) -> Result<Arc<Places>, Error> {
-        let places = layout.places(self.io, self.link, range.clone()).await?;
-        let Some(written) = written else { return Ok(places) };
-        let Written { size, blocks } = written();
-        let mut places = Places::clone(&places);
-        places.size = size;
-        places.blocks.extend(blocks);
+        let Some(written) = written else {
+            return layout.places(self.io, self.link, range.clone()).await;
+        };
+        let Written {
+            size,
+            block_size,
+            complete,
+            blocks,
+        } = written();
+        let mut first = range.start - range.start % block_size.max(1);
+        let mut known = complete;
+        while !known && blocks.contains_key(&first) {
+            first = first.saturating_add(block_size);
+            known = first >= range.end;
+        }
+        let mut places = Places {
+            size,
+            block_size,
+            blocks,
+        };
+        if !known {
+            let asked = layout.places(self.io, self.link, range.clone()).await?;
+            for (start, block) in &asked.blocks {
+                places.blocks.entry(*start).or_insert_with(|| block.clone());
+            }
+        }
         Ok(Arc::new(places))
     }
 
@@ -99,12 +141,14 @@ impl Fetch<'_> {
             let block_start = at - at % places.block_size;
             let block_end = block_start.saturating_add(places.block_size).min(range.end);
             let block = places.blocks.get(&block_start);
-            let data_end = block.map_or(0, |block| block_start + block.length.min(places.block_size)).min(block_end);
+            let data_end = block
+                .map_or(0, |block| block_start + block.length.min(places.block_size))
+                .min(block_end);
             if let Some(block) = block
                 && at < data_end
             {
                 let end = data_end.min(at + MAX_READ);
-                let bytes = self.from_replicas(block, at - block_start, end - at).await?;
+                let bytes = self.any_replica(block, at - block_start, end - at).await?;
                 if at == range.start && end == range.end {
                     return Ok(bytes);
                 }
@@ -120,16 +164,36 @@ impl Fetch<'_> {
     }
 
     /// Bytes of one block from the first replica that has them.
-    async fn from_replicas(&self, block: &LocatedBlock, offset: u64, len: u64) -> Result<Bytes, NoReplica> {
-        let mut failed = NoReplica { reasons: Vec::new(), all_answered: true };
+    async fn any_replica(
+        &self,
+        block: &LocatedBlock,
+        offset: u64,
+        len: u64,
+    ) -> Result<Bytes, NoReplica> {
+        let mut failed = NoReplica {
+            reasons: Vec::new(),
+            all_answered: true,
+            cut_short: false,
+        };
         if block.nodes.is_empty() {
             failed.all_answered = false;
-            failed.reasons.push(format!("block {} has no live replica", block.block));
+            failed
+                .reasons
+                .push(format!("block {} has no live replica", block.block));
         }
         for node in self.nearest_first(&block.nodes) {
-            let Some(left) = self.deadline.left(self.io) else { break };
+            let Some(left) = self.deadline.left(self.io) else {
+                failed.cut_short = true;
+                failed.all_answered = false;
+                break;
+            };
             let within = left.min(limits::READ_DEADLINE);
-            let want = Want { block: block.block, generation: block.generation, offset, len };
+            let want = Want {
+                block: block.block,
+                generation: block.generation,
+                offset,
+                len,
+            };
             match read_replica(self.io, self.link, self.pool, node, want, within).await {
                 Ok((bytes, _)) if bytes.len() as u64 == len => return Ok(bytes),
                 Ok((bytes, length)) => failed.reasons.push(format!(
@@ -155,8 +219,14 @@ impl Fetch<'_> {
     fn nearest_first<'n>(&self, nodes: &'n [NodeAddr]) -> Vec<&'n NodeAddr> {
         let mut nodes: Vec<&NodeAddr> = nodes.iter().collect();
         nodes.sort_by_key(|node| {
-            let shuffled = (node.node.0 ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-            (self.pool.is_demoted(&node.addr), !is_loopback(&node.addr), shuffled.wrapping_mul(self.seed | 1))
+            let shuffled = (node.node.0 ^ self.seed)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29);
+            (
+                self.pool.is_demoted(&node.addr),
+                !is_loopback(&node.addr),
+                shuffled.wrapping_mul(self.seed | 1),
+            )
         });
         nodes
     }
@@ -185,11 +255,29 @@ pub async fn read_replica(
     want: Want,
     within: std::time::Duration,
 ) -> Result<(Bytes, u64), Trouble> {
-    let Want { block, generation, offset, len } = want;
-    let message = ToDataNode::Read { cluster: link.cluster(), block, generation, offset, length: len };
+    let Want {
+        block,
+        generation,
+        offset,
+        len,
+    } = want;
+    let message = ToDataNode::Read {
+        cluster: link.cluster(),
+        block,
+        generation,
+        offset,
+        length: len,
+    };
     let (mut conn, answer, body) = pool.call(&node.addr, &message, within).await?;
-    let FromDataNode::Data { start, checksums, length } = answer else {
-        return Err(Trouble::Corrupt("it answered a read with something else; is it of this version?".to_owned()));
+    let FromDataNode::Data {
+        start,
+        checksums,
+        length,
+    } = answer
+    else {
+        return Err(Trouble::Corrupt(
+            "it answered a read with something else; is it of this version?".to_owned(),
+        ));
     };
     match verified(start, &checksums, &body, offset, len) {
         Ok(bytes) => {
@@ -199,7 +287,14 @@ pub async fn read_replica(
         Err(why) => {
             tracing::warn!(node = %node.node, block = %block, "bad bytes from a replica: {why}");
             // Its own check decides; without an answer the connection is not used again.
-            let _ = conn.send(io, &ToDataNode::Suspect { block }, &[], limits::READ_DEADLINE).await;
+            let _ = conn
+                .send(
+                    io,
+                    &ToDataNode::Suspect { block },
+                    &[],
+                    limits::READ_DEADLINE,
+                )
+                .await;
             pool.demote(&node.addr);
             Err(Trouble::Corrupt(why))
         }
@@ -207,20 +302,37 @@ pub async fn read_replica(
 }
 
 /// Checks the chunks and gives the wanted part of them.
-fn verified(start: u64, checksums: &[u32], body: &Bytes, offset: u64, len: u64) -> Result<Bytes, String> {
+fn verified(
+    start: u64,
+    checksums: &[u32],
+    body: &Bytes,
+    offset: u64,
+    len: u64,
+) -> Result<Bytes, String> {
     let chunk = CHUNK as u64;
-    if start % chunk != 0 || start > offset {
+    if !start.is_multiple_of(chunk) || start > offset {
         return Err(format!("its chunks start at {start}, asked was {offset}"));
     }
     if body.chunks(CHUNK).len() != checksums.len() {
-        return Err(format!("{} bytes came with {} checksums", body.len(), checksums.len()));
+        return Err(format!(
+            "{} bytes came with {} checksums",
+            body.len(),
+            checksums.len()
+        ));
     }
     for (at, (bytes, sum)) in body.chunks(CHUNK).zip(checksums).enumerate() {
         if crc32c::crc32c(bytes) != *sum {
-            return Err(format!("the chunk at {} does not match its checksum", start + at as u64 * chunk));
+            return Err(format!(
+                "the chunk at {} does not match its checksum",
+                start + at as u64 * chunk
+            ));
         }
     }
-    let here = |at: u64| usize::try_from(at - start).unwrap_or(usize::MAX).min(body.len());
+    let here = |at: u64| {
+        usize::try_from(at - start)
+            .unwrap_or(usize::MAX)
+            .min(body.len())
+    };
     Ok(body.slice(here(offset)..here(offset.saturating_add(len))))
 }
 
@@ -232,8 +344,14 @@ mod tests {
     fn wanted_part_of_right_chunks() {
         let body = Bytes::from((0..5000_u32).map(|n| n as u8).collect::<Vec<_>>());
         let sums: Vec<u32> = body.chunks(CHUNK).map(crc32c::crc32c).collect();
-        assert_eq!(verified(8192, &sums, &body, 8200, 10), Ok(body.slice(8..18)));
-        assert_eq!(verified(8192, &sums, &body, 13_000, 900), Ok(body.slice(4808..5000)));
+        assert_eq!(
+            verified(8192, &sums, &body, 8200, 10),
+            Ok(body.slice(8..18))
+        );
+        assert_eq!(
+            verified(8192, &sums, &body, 13_000, 900),
+            Ok(body.slice(4808..5000))
+        );
         assert_eq!(verified(8192, &sums, &body, 20_000, 5), Ok(Bytes::new()));
     }
 
@@ -241,11 +359,17 @@ mod tests {
     fn wrong_chunks_are_named() {
         let body = Bytes::from(vec![3; 5000]);
         let mut sums: Vec<u32> = body.chunks(CHUNK).map(crc32c::crc32c).collect();
-        assert_eq!(verified(4096, &sums, &body, 0, 1), Err("its chunks start at 4096, asked was 0".to_owned()));
+        assert_eq!(
+            verified(4096, &sums, &body, 0, 1),
+            Err("its chunks start at 4096, asked was 0".to_owned())
+        );
         sums[1] ^= 1;
         let why = "the chunk at 4096 does not match its checksum".to_owned();
         assert_eq!(verified(0, &sums, &body, 0, 1), Err(why));
         sums.pop();
-        assert_eq!(verified(0, &sums, &body, 0, 1), Err("5000 bytes came with 1 checksums".to_owned()));
+        assert_eq!(
+            verified(0, &sums, &body, 0, 1),
+            Err("5000 bytes came with 1 checksums".to_owned())
+        );
     }
 }

@@ -37,7 +37,10 @@ pub struct Layout {
 
 impl Layout {
     pub fn new(ino: Ino) -> Layout {
-        Layout { ino, state: Mutex::default() }
+        Layout {
+            ino,
+            state: Mutex::default(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, (u64, Known)> {
@@ -62,35 +65,65 @@ impl Layout {
     }
 
     /// The places of a range, from memory when they are fresh and the range lies inside the file as it was known.
-    pub async fn places(&self, io: &Io, link: &Arc<Link>, range: Range<u64>) -> Result<Arc<Places>, Error> {
+    pub async fn places(
+        &self,
+        io: &Io,
+        link: &Arc<Link>,
+        range: Range<u64>,
+    ) -> Result<Arc<Places>, Error> {
         let now_ns = io.mono_ns();
         let version = {
             let state = self.state();
             let known = &state.1;
-            let fresh = known.asked_ns != 0 && now_ns.saturating_sub(known.asked_ns) < nanos(limits::LAYOUT_AGE);
-            let inside = known.range.start <= range.start && range.end <= known.range.end.min(known.places.size);
+            let fresh = known.asked_ns != 0
+                && now_ns.saturating_sub(known.asked_ns) < nanos(limits::LAYOUT_AGE);
+            let inside = known.range.start <= range.start
+                && range.end <= known.range.end.min(known.places.size);
             if fresh && inside {
                 return Ok(Arc::clone(&known.places));
             }
             state.0
         };
         let asked = self.window(range);
-        let op = ReadOp::Locate { ino: self.ino, offset: asked.start, length: asked.end - asked.start };
+        let op = ReadOp::Locate {
+            ino: self.ino,
+            offset: asked.start,
+            length: asked.end - asked.start,
+        };
         let places = match link.read(&Caller::default(), op).await? {
-            Answer::Blocks { size, block_size, blocks } if block_size > 0 => {
-                let blocks = blocks.into_iter().map(|block| (block.offset, block)).collect();
-                Arc::new(Places { size, block_size, blocks })
+            Answer::Blocks {
+                size,
+                block_size,
+                blocks,
+            } if block_size > 0 => {
+                let blocks = blocks
+                    .into_iter()
+                    .map(|block| (block.offset, block))
+                    .collect();
+                Arc::new(Places {
+                    size,
+                    block_size,
+                    blocks,
+                })
             }
             other => {
                 let what = format!("locate blocks of inode {}", self.ino);
                 let got = describe::kind_of(&other).to_owned();
-                return Err(Error::Protocol { what, who: "the NameNode".to_owned(), got });
+                return Err(Error::Protocol {
+                    what,
+                    who: "the NameNode".to_owned(),
+                    got,
+                });
             }
         };
         let mut state = self.state();
         // An answer that was on its way while the file changed is good for its asker only.
         if state.0 == version {
-            state.1 = Known { range: asked, asked_ns: now_ns.max(1), places: Arc::clone(&places) };
+            state.1 = Known {
+                range: asked,
+                asked_ns: now_ns.max(1),
+                places: Arc::clone(&places),
+            };
         }
         Ok(places)
     }
@@ -99,9 +132,25 @@ impl Layout {
     fn window(&self, range: Range<u64>) -> Range<u64> {
         let block_size = self.state().1.places.block_size.max(limits::WINDOW);
         let start = range.start - range.start % block_size;
-        let end = range.end.max(start.saturating_add(block_size.saturating_mul(limits::LAYOUT_BLOCKS)));
+        let end = range
+            .end
+            .max(start.saturating_add(block_size.saturating_mul(limits::LAYOUT_BLOCKS)));
         start..end.min(limits::FILE_SIZE)
     }
+}
+
+/// Where a read of `len` bytes ends at most; EINVAL for an offset that no file can have.
+pub fn read_end(ino: Ino, offset: u64, len: usize) -> Result<u64, Error> {
+    if offset > limits::FILE_SIZE {
+        let what = format!("read of inode {ino}");
+        let why = "the offset is beyond the largest file size, 2^63 - 1 bytes";
+        return Err(Error::Invalid {
+            errno: errno::EINVAL,
+            what,
+            why,
+        });
+    }
+    Ok(offset.saturating_add(len as u64).min(limits::FILE_SIZE))
 }
 
 /// Stops with EFBIG where a range leaves what a file can be.
@@ -111,7 +160,11 @@ pub fn check_range(verb: &'static str, ino: Ino, offset: u64, len: u64) -> Resul
         _ => {
             let what = format!("{verb} of inode {ino}");
             let why = "the offset is beyond the largest file size, 2^63 - 1 bytes";
-            Err(Error::Invalid { errno: errno::EFBIG, what, why })
+            Err(Error::Invalid {
+                errno: errno::EFBIG,
+                what,
+                why,
+            })
         }
     }
 }

@@ -12,10 +12,18 @@
 
 mod client;
 mod describe;
+mod dirty;
 mod error;
+mod fetch;
+mod files;
+mod layout;
 mod limits;
+mod link;
+mod pipeline;
+mod pool;
 mod query;
 mod reader;
+mod retry;
 mod writer;
 
 pub use client::{Client, Config, CreateFile, SetAttr};
@@ -25,6 +33,11 @@ pub use reader::FileReader;
 pub use writer::FileWriter;
 
 pub use boomfs_wire::{
-    Answer, At, Attr, Caller, ClusterId, Entry, Ino, Kind, Name, NodeStatus, Op, ReadOp, SessionId, SetTime, StatFs,
-    Status,
+    Answer, At, Attr, Caller, ClusterId, Entry, Ino, Kind, Name, NodeStatus, Op, ReadOp, SessionId,
+    SetTime, StatFs, Status,
 };
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -49,16 +49,23 @@ pub const DEMOTION: Duration = Duration::from_secs(10);
 pub const FILE_SIZE: u64 = i64::MAX as u64;
 /// Bytes of one packet of a pipeline.
 pub const PACKET: u64 = boomfs_wire::MAX_READ;
-/// Bytes a writer holds that have not reached their replicas.
+/// Bytes a writer holds at most that have not reached their replicas. From half of it on, it sends parts that are not
+/// full packets, too.
 pub const DIRTY_BYTES: usize = 8 << 20;
-/// From here on a writer sends parts that are not full packets, too.
-pub const DIRTY_PRESSURE: usize = 4 << 20;
+/// Bytes that all writers of a client hold; each gets its share, but not less than `DIRTY_LEAST`.
+pub const DIRTY_IN_ALL: usize = 256 << 20;
+/// See [`DIRTY_IN_ALL`].
+pub const DIRTY_LEAST: usize = 256 << 10;
 /// What a piece of dirty bytes costs beside its bytes.
 pub const PIECE_OVERHEAD: usize = 96;
 /// Dirty bytes are sent after this time even when nobody flushes.
 pub const DIRTY_AGE: Duration = Duration::from_secs(5);
 /// Pipelines that one writer keeps open.
 pub const PIPELINES: usize = 4;
+/// A pipeline that was not used for this long is closed, before its DataNodes grow tired of it.
+pub const PIPELINE_IDLE: Duration = Duration::from_secs(10);
+/// How often a client looks after its writers.
+pub const TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// A DataNode has what it acknowledged on its disk after this time (5 s, and a margin).
 pub const UNSYNCED_AGE: Duration = Duration::from_secs(7);
 /// Files whose last bytes may not be on disk yet that the client remembers.

@@ -82,6 +82,11 @@ impl Drop for Abort {
     }
 }
 
+/// Waits until the link is to end, or is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await.map(|_| ());
+}
+
 impl Link {
     /// Starts the link and waits until it stands.
     pub async fn start(io: Io, config: Config, observer: bool) -> Result<Arc<Link>, Error> {
@@ -101,12 +106,21 @@ impl Link {
         });
         if link.config.namenodes.is_empty() {
             let what = format!("connect \"{}\"", link.config.name);
-            return Err(Error::Invalid { errno: errno::EINVAL, what, why: "no NameNode is named" });
+            return Err(Error::Invalid {
+                errno: errno::EINVAL,
+                what,
+                why: "no NameNode is named",
+            });
         }
         tokio::spawn(Arc::clone(&link).run());
         let mut standing = link.standing.subscribe();
-        let stands = standing.wait_for(|standing| *standing != Standing::Never);
-        let stands = link.within(deadline, stands).await.map(|stands| stands.map(|s| s.clone()));
+        let stands = async {
+            standing
+                .wait_for(|standing| *standing != Standing::Never)
+                .await
+                .map(|s| s.clone())
+        };
+        let stands = link.within(deadline, stands).await;
         let failed = match stands {
             Some(Ok(Standing::Refused(failure))) => Error::Refused(failure),
             Some(Ok(_)) => return Ok(link),
@@ -174,15 +188,28 @@ impl Link {
             self.doubt.notify_one();
         }
         let who = self.state().who(&self.config.namenodes);
-        Error::TimedOut { what: what.to_string(), within: deadline.span(), who }
+        Error::TimedOut {
+            what: what.to_string(),
+            within: deadline.span(),
+            who,
+        }
     }
 
     fn closed(&self, what: impl ToString) -> Error {
-        Error::Invalid { errno: errno::ENOTCONN, what: what.to_string(), why: "the client is closed" }
+        Error::Invalid {
+            errno: errno::ENOTCONN,
+            what: what.to_string(),
+            why: "the client is closed",
+        }
     }
 
     /// Runs a command; `epoch` binds it to a session.
-    pub async fn command(&self, caller: &Caller, op: Op, epoch: Option<u64>) -> Result<Answer, Error> {
+    pub async fn command(
+        &self,
+        caller: &Caller,
+        op: Op,
+        epoch: Option<u64>,
+    ) -> Result<Answer, Error> {
         let deadline = Deadline::after(&self.io, self.config.deadline);
         let pending = self.submit(caller, op, epoch, deadline).await?;
         self.answer(pending).await
@@ -199,7 +226,11 @@ impl Link {
         let subject = Subject::of(&op);
         if self.observer {
             let why = "an observer has no session and runs no commands";
-            return Err(Error::Invalid { errno: errno::EPERM, what: subject.to_string(), why });
+            return Err(Error::Invalid {
+                errno: errno::EPERM,
+                what: subject.to_string(),
+                why,
+            });
         }
         match self.within(deadline, self.window.acquire()).await {
             None => return Err(self.timed_out(subject, deadline)),
@@ -208,14 +239,27 @@ impl Link {
             Some(Ok(place)) => place.forget(),
         }
         let (reply, answer) = oneshot::channel();
-        self.state().enqueue(Queued { caller: caller.clone(), op, epoch, reply });
+        self.state().enqueue(Queued {
+            caller: caller.clone(),
+            op,
+            epoch,
+            reply,
+        });
         self.work.notify_one();
-        Ok(Pending { subject, answer, deadline })
+        Ok(Pending {
+            subject,
+            answer,
+            deadline,
+        })
     }
 
     /// Waits for the answer to a command.
     pub async fn answer(&self, pending: Pending) -> Result<Answer, Error> {
-        let Pending { subject, answer, deadline } = pending;
+        let Pending {
+            subject,
+            answer,
+            deadline,
+        } = pending;
         self.ended(subject, deadline, answer).await
     }
 
@@ -229,13 +273,26 @@ impl Link {
             None => Err(self.timed_out(subject, deadline)),
             Some(Err(_)) => Err(self.closed(subject)),
             Some(Ok(Ended::Answered(result))) => Ok(result?),
-            Some(Ok(Ended::SessionLost)) => Err(Error::SessionLost { what: subject.to_string() }),
-            Some(Ok(Ended::Unsendable(why))) => Err(Error::Data { errno: errno::EINVAL, what: subject.to_string(), why }),
+            Some(Ok(Ended::SessionLost)) => Err(Error::SessionLost {
+                what: subject.to_string(),
+            }),
+            Some(Ok(Ended::Unsendable(why))) => Err(Error::Data {
+                errno: errno::EINVAL,
+                what: subject.to_string(),
+                why,
+            }),
         }
     }
 
-    async fn place(&self, subject: &Subject, deadline: Deadline) -> Result<OwnedSemaphorePermit, Error> {
-        match self.within(deadline, Arc::clone(&self.questions).acquire_owned()).await {
+    async fn place(
+        &self,
+        subject: &Subject,
+        deadline: Deadline,
+    ) -> Result<OwnedSemaphorePermit, Error> {
+        match self
+            .within(deadline, Arc::clone(&self.questions).acquire_owned())
+            .await
+        {
             None => Err(self.timed_out(subject, deadline)),
             Some(Err(_)) => Err(self.closed(subject)),
             Some(Ok(place)) => Ok(place),
@@ -259,11 +316,18 @@ impl Link {
         asked: Result<u64, boomfs_wire::FrameError>,
         place: OwnedSemaphorePermit,
     ) -> Result<Asking, Error> {
-        let unsendable =
-            |e: boomfs_wire::FrameError| Error::Data { errno: errno::EINVAL, what: subject.to_string(), why: e.to_string() };
+        let unsendable = |e: boomfs_wire::FrameError| Error::Data {
+            errno: errno::EINVAL,
+            what: subject.to_string(),
+            why: e.to_string(),
+        };
         let req = asked.map_err(unsendable)?;
         self.work.notify_one();
-        Ok(Asking { link: Arc::clone(self), req, _place: place })
+        Ok(Asking {
+            link: Arc::clone(self),
+            req,
+            _place: place,
+        })
     }
 
     /// Runs a query once.
@@ -272,7 +336,15 @@ impl Link {
         let deadline = Deadline::after(&self.io, self.config.deadline);
         let place = self.place(&subject, deadline).await?;
         let (reply, rows) = oneshot::channel();
-        let asked = self.state().query(text, limit, Waiting::Query { gathered: Rows::default(), limit, reply });
+        let asked = self.state().query(
+            text,
+            limit,
+            Waiting::Query {
+                gathered: Rows::default(),
+                limit,
+                reply,
+            },
+        );
         let _asking = self.asking(&subject, asked, place)?;
         match self.within(deadline, rows).await {
             None => Err(self.timed_out(subject, deadline)),
@@ -287,7 +359,11 @@ impl Link {
         let deadline = Deadline::after(&self.io, self.config.deadline);
         let place = self.place(&subject, deadline).await?;
         let (told, hears) = mpsc::channel(limits::WATCH_QUEUE);
-        let waiting = Waiting::Watch { told, began: false, columns: Vec::new() };
+        let waiting = Waiting::Watch {
+            told,
+            began: false,
+            columns: Vec::new(),
+        };
         let asked = self.state().query(text, limits::QUERY_ROWS, waiting);
         let asking = self.asking(&subject, asked, place)?;
         Ok(Watch::new(hears, asking))
@@ -299,10 +375,16 @@ impl Link {
         let mut backoff = Backoff::new();
         let mut turn = 0;
         loop {
-            let Some(addr) = self.config.namenodes.get(turn % self.config.namenodes.len().max(1)) else { return };
+            let Some(addr) = self
+                .config
+                .namenodes
+                .get(turn % self.config.namenodes.len().max(1))
+            else {
+                return;
+            };
             let end = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return,
                 attached = self.attach(addr) => match attached {
                     Ok((reader, writer)) => {
                         backoff = Backoff::new();
@@ -319,7 +401,7 @@ impl Link {
             }
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return,
                 () = backoff.wait(&self.io) => {}
             }
         }
@@ -332,7 +414,9 @@ impl Link {
         let trouble = match end {
             End::Stopped => return false,
             End::Broken(why) => why,
-            End::Refused(failure) if failure.errno == errno::ESTALE && state.session != SessionId(0) => {
+            End::Refused(failure)
+                if failure.errno == errno::ESTALE && state.session != SessionId(0) =>
+            {
                 tracing::warn!(session = %state.session, "session lost: {}", failure.message);
                 state.lose_session(self.io.random_u64() >> 1);
                 let freed = state.take_freed();
@@ -362,7 +446,11 @@ impl Link {
     /// Connects and says hello.
     async fn attach(&self, addr: &str) -> Result<(BufReader<ReadHalf>, WriteHalf), End> {
         let broken = |e: &dyn std::fmt::Display| End::Broken(e.to_string());
-        let stream = self.io.connect(addr, limits::CONNECT_DEADLINE).await.map_err(|e| broken(&e))?;
+        let stream = self
+            .io
+            .connect(addr, limits::CONNECT_DEADLINE)
+            .await
+            .map_err(|e| broken(&e))?;
         let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::with_capacity(64 << 10, reader);
         let hello = self.hello();
@@ -371,15 +459,33 @@ impl Link {
             writer.flush().await?;
             read_message::<FromNameNode, _>(&mut reader).await
         };
-        let greeting = self.io.timeout(limits::HELLO_DEADLINE, greeting).await.map_err(|e| broken(&e))?;
+        let greeting = self
+            .io
+            .timeout(limits::HELLO_DEADLINE, greeting)
+            .await
+            .map_err(|e| broken(&e))?;
         match greeting.map_err(|e| broken(&e))? {
-            Some((FromNameNode::Welcome { cluster, session, block_size, replication, .. }, _)) => {
+            Some((
+                FromNameNode::Welcome {
+                    cluster,
+                    session,
+                    block_size,
+                    replication,
+                    ..
+                },
+                _,
+            )) => {
                 let mut state = self.state();
                 if let Some(known) = state.cluster
                     && known != cluster
                 {
-                    let message = format!("NameNode {addr} belongs to cluster {cluster}, this client to {known}");
-                    return Err(End::Refused(Failure { errno: errno::EINVAL, message }));
+                    let message = format!(
+                        "NameNode {addr} belongs to cluster {cluster}, this client to {known}"
+                    );
+                    return Err(End::Refused(Failure {
+                        errno: errno::EINVAL,
+                        message,
+                    }));
                 }
                 state.cluster = Some(cluster);
                 state.block_size = block_size;
@@ -394,7 +500,10 @@ impl Link {
                 Ok((reader, writer))
             }
             Some((FromNameNode::Refused { failure }, _)) => Err(End::Refused(failure)),
-            Some(_) => Err(End::Broken("it did not answer Hello with Welcome; is it a NameNode of this version?".to_owned())),
+            Some(_) => Err(End::Broken(
+                "it did not answer Hello with Welcome; is it a NameNode of this version?"
+                    .to_owned(),
+            )),
             None => Err(End::Broken("it closed the connection at Hello".to_owned())),
         }
     }
@@ -405,9 +514,16 @@ impl Link {
             Peer::Observer
         } else {
             let session = (state.session != SessionId(0)).then_some(state.session);
-            Peer::Client { session, nonce: state.nonce, name: self.config.name.clone() }
+            Peer::Client {
+                session,
+                nonce: state.nonce,
+                name: self.config.name.clone(),
+            }
         };
-        ToNameNode::Hello { cluster: state.cluster, peer }
+        ToNameNode::Hello {
+            cluster: state.cluster,
+            peer,
+        }
     }
 
     /// Sends what waits until the connection ends.
@@ -426,12 +542,17 @@ impl Link {
             let mut batch = Vec::new();
             let asked = std::mem::take(&mut self.state().renew_now);
             if !self.observer && (asked || now_ns >= renew_ns) {
-                let silent_ns = now_ns.saturating_sub(*heard.lock().unwrap_or_else(PoisonError::into_inner));
+                let silent_ns =
+                    now_ns.saturating_sub(*heard.lock().unwrap_or_else(PoisonError::into_inner));
                 if u128::from(silent_ns) > limits::SILENCE_LIMIT.as_nanos() {
-                    return End::Broken(format!("it said nothing for {} s", silent_ns / 1_000_000_000));
+                    return End::Broken(format!(
+                        "it said nothing for {} s",
+                        silent_ns / 1_000_000_000
+                    ));
                 }
                 self.renewal(&mut batch);
-                renew_ns = now_ns + u64::try_from(limits::RENEW_INTERVAL.as_nanos()).unwrap_or(u64::MAX);
+                renew_ns =
+                    now_ns + u64::try_from(limits::RENEW_INTERVAL.as_nanos()).unwrap_or(u64::MAX);
             }
             {
                 let mut state = self.state();
@@ -440,7 +561,9 @@ impl Link {
                 self.window.add_permits(freed);
             }
             if !batch.is_empty() {
-                let sending = self.io.timeout(limits::SEND_DEADLINE, writer.write_all(&batch));
+                let sending = self
+                    .io
+                    .timeout(limits::SEND_DEADLINE, writer.write_all(&batch));
                 let sent = tokio::select! {
                     biased;
                     end = &mut ended => return end.unwrap_or(End::Stopped),
@@ -455,7 +578,7 @@ impl Link {
             let pause = std::time::Duration::from_nanos(renew_ns.saturating_sub(now_ns));
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return End::Stopped,
+                () = stopped(&mut stop) => return End::Stopped,
                 end = &mut ended => return end.unwrap_or(End::Stopped),
                 () = self.doubt.notified() => return End::Broken("it did not answer in time".to_owned()),
                 () = self.work.notified() => {}
@@ -473,7 +596,11 @@ impl Link {
     }
 
     /// Takes messages until the connection ends.
-    async fn listen(self: Arc<Link>, mut reader: BufReader<ReadHalf>, heard: Arc<Mutex<u64>>) -> End {
+    async fn listen(
+        self: Arc<Link>,
+        mut reader: BufReader<ReadHalf>,
+        heard: Arc<Mutex<u64>>,
+    ) -> End {
         loop {
             let message = match read_message::<FromNameNode, _>(&mut reader).await {
                 Ok(Some((message, _))) => message,

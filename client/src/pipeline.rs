@@ -66,14 +66,39 @@ impl Pipeline {
                 rest: rest.to_vec(),
                 copy: false,
             };
-            match pool.call(&head.addr, &message, left.min(limits::PIPELINE_DEADLINE)).await {
-                Ok((conn, FromDataNode::Opened { members, failed: out }, _)) if members.contains(&head.node) => {
-                    failed.extend(out.into_iter().map(|(node, failure)| (node, Trouble::Failed(failure))));
+            match pool
+                .call(&head.addr, &message, left.min(limits::PIPELINE_DEADLINE))
+                .await
+            {
+                Ok((
+                    conn,
+                    FromDataNode::Opened {
+                        members,
+                        failed: out,
+                    },
+                    _,
+                )) if members.contains(&head.node) => {
+                    failed.extend(
+                        out.into_iter()
+                            .map(|(node, failure)| (node, Trouble::Failed(failure))),
+                    );
                     let among = std::iter::once(head).chain(rest);
-                    let members = among.filter(|node| members.contains(&node.node)).cloned().collect();
-                    return (Some(Pipeline { conn, block_start, members }), failed);
+                    let members = among
+                        .filter(|node| members.contains(&node.node))
+                        .cloned()
+                        .collect();
+                    return (
+                        Some(Pipeline {
+                            conn,
+                            block_start,
+                            members,
+                        }),
+                        failed,
+                    );
                 }
-                Ok((_, answer, _)) => failed.push((head.node, Trouble::Corrupt(unexpected(&answer)))),
+                Ok((_, answer, _)) => {
+                    failed.push((head.node, Trouble::Corrupt(unexpected(&answer))))
+                }
                 Err(trouble) => failed.push((head.node, trouble)),
             }
         }
@@ -92,20 +117,34 @@ impl Pipeline {
     ) -> Result<(), Failed> {
         let checksums = checksums(offset, bytes);
         let within = self.within(io, deadline)?;
-        let packet = ToDataNode::Packet { offset, checksums, sync: how.sync };
+        let packet = ToDataNode::Packet {
+            offset,
+            checksums,
+            sync: how.sync,
+        };
         let mut sent = self.conn.send(io, &packet, bytes, within).await;
         if sent.is_ok() && how.close {
-            sent = self.conn.send(io, &ToDataNode::ClosePipeline, &[], within).await;
+            sent = self
+                .conn
+                .send(io, &ToDataNode::ClosePipeline, &[], within)
+                .await;
         }
         sent.map_err(|trouble| self.head_failed(trouble))?;
         self.written(io, deadline).await?;
-        if how.close { self.written(io, deadline).await } else { Ok(()) }
+        if how.close {
+            self.written(io, deadline).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Closes it; its replicas are finished.
     pub async fn close(&mut self, io: &Io, deadline: Deadline) -> Result<(), Failed> {
         let within = self.within(io, deadline)?;
-        let sent = self.conn.send(io, &ToDataNode::ClosePipeline, &[], within).await;
+        let sent = self
+            .conn
+            .send(io, &ToDataNode::ClosePipeline, &[], within)
+            .await;
         sent.map_err(|trouble| self.head_failed(trouble))?;
         self.written(io, deadline).await
     }
@@ -117,16 +156,20 @@ impl Pipeline {
 
     fn within(&self, io: &Io, deadline: Deadline) -> Result<std::time::Duration, Failed> {
         let late = || self.head_failed(Trouble::Broken("the deadline has passed".to_owned()));
-        deadline.left(io).map(|left| left.min(limits::PIPELINE_DEADLINE)).ok_or_else(late)
+        deadline
+            .left(io)
+            .map(|left| left.min(limits::PIPELINE_DEADLINE))
+            .ok_or_else(late)
     }
 
     async fn written(&mut self, io: &Io, deadline: Deadline) -> Result<(), Failed> {
         let within = self.within(io, deadline)?;
         match self.conn.answer(io, within).await {
             Ok((FromDataNode::Written { failed }, _)) if failed.is_empty() => Ok(()),
-            Ok((FromDataNode::Written { failed }, _)) => {
-                Err(failed.into_iter().map(|(node, failure)| (node, Trouble::Failed(failure))).collect())
-            }
+            Ok((FromDataNode::Written { failed }, _)) => Err(failed
+                .into_iter()
+                .map(|(node, failure)| (node, Trouble::Failed(failure)))
+                .collect()),
             Ok((answer, _)) => Err(self.head_failed(Trouble::Corrupt(unexpected(&answer)))),
             Err(trouble) => Err(self.head_failed(trouble)),
         }
@@ -134,7 +177,11 @@ impl Pipeline {
 
     /// Who does not answer is out, and that is the member that is connected.
     fn head_failed(&self, trouble: Trouble) -> Failed {
-        self.members.first().map(|head| (head.node, trouble)).into_iter().collect()
+        self.members
+            .first()
+            .map(|head| (head.node, trouble))
+            .into_iter()
+            .collect()
     }
 }
 
@@ -154,7 +201,11 @@ fn checksums(offset: u64, bytes: &[u8]) -> Vec<u32> {
     let to_boundary = usize::try_from((chunk - offset % chunk) % chunk).unwrap_or(0);
     let (first, rest) = bytes.split_at(to_boundary.min(bytes.len()));
     let first = (!first.is_empty()).then_some(first);
-    first.into_iter().chain(rest.chunks(CHUNK)).map(crc32c::crc32c).collect()
+    first
+        .into_iter()
+        .chain(rest.chunks(CHUNK))
+        .map(crc32c::crc32c)
+        .collect()
 }
 
 #[cfg(test)]
@@ -164,9 +215,25 @@ mod tests {
     #[test]
     fn pieces_end_where_chunks_end() {
         let bytes: Vec<u8> = (0..9000_u32).map(|n| (n % 251) as u8).collect();
-        let sums = |parts: &[&[u8]]| parts.iter().map(|part| crc32c::crc32c(part)).collect::<Vec<_>>();
-        assert_eq!(checksums(0, &bytes), sums(&[&bytes[..4096], &bytes[4096..8192], &bytes[8192..]]));
-        assert_eq!(checksums(4000, &bytes), sums(&[&bytes[..96], &bytes[96..4192], &bytes[4192..8288], &bytes[8288..]]));
+        let sums = |parts: &[&[u8]]| {
+            parts
+                .iter()
+                .map(|part| crc32c::crc32c(part))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            checksums(0, &bytes),
+            sums(&[&bytes[..4096], &bytes[4096..8192], &bytes[8192..]])
+        );
+        assert_eq!(
+            checksums(4000, &bytes),
+            sums(&[
+                &bytes[..96],
+                &bytes[96..4192],
+                &bytes[4192..8288],
+                &bytes[8288..]
+            ])
+        );
         assert_eq!(checksums(4000, &bytes[..50]), sums(&[&bytes[..50]]));
         assert_eq!(checksums(8192, &[]), Vec::<u32>::new());
     }

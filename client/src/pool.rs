@@ -42,9 +42,16 @@ pub struct DataConn {
 
 impl DataConn {
     /// Sends a request with its body.
-    pub async fn send(&mut self, io: &Io, message: &ToDataNode, body: &[u8], within: Duration) -> Result<(), Trouble> {
+    pub async fn send(
+        &mut self,
+        io: &Io,
+        message: &ToDataNode,
+        body: &[u8],
+        within: Duration,
+    ) -> Result<(), Trouble> {
         let addr = &self.addr;
-        let broken = |e: &dyn fmt::Display| Trouble::Broken(format!("sending to {addr} failed: {e}"));
+        let broken =
+            |e: &dyn fmt::Display| Trouble::Broken(format!("sending to {addr} failed: {e}"));
         let frame = encode_message(message, body.len()).map_err(|e| broken(&e))?;
         let writer = &mut self.writer;
         let sending = async {
@@ -54,13 +61,23 @@ impl DataConn {
             }
             writer.flush().await
         };
-        io.timeout(within, sending).await.map_err(|e| broken(&e))?.map_err(|e| broken(&e))
+        io.timeout(within, sending)
+            .await
+            .map_err(|e| broken(&e))?
+            .map_err(|e| broken(&e))
     }
 
     /// Takes the next answer.
-    pub async fn answer(&mut self, io: &Io, within: Duration) -> Result<(FromDataNode, Bytes), Trouble> {
-        let answer = io.timeout(within, read_message::<FromDataNode, _>(&mut self.reader)).await;
-        let broken = |e: &dyn fmt::Display| Trouble::Broken(format!("no answer from {}: {e}", self.addr));
+    pub async fn answer(
+        &mut self,
+        io: &Io,
+        within: Duration,
+    ) -> Result<(FromDataNode, Bytes), Trouble> {
+        let answer = io
+            .timeout(within, read_message::<FromDataNode, _>(&mut self.reader))
+            .await;
+        let broken =
+            |e: &dyn fmt::Display| Trouble::Broken(format!("no answer from {}: {e}", self.addr));
         match answer.map_err(|e| broken(&e))?.map_err(|e| broken(&e))? {
             Some((FromDataNode::Failed(failure), _)) => Err(Trouble::Failed(failure)),
             Some(answer) => Ok(answer),
@@ -85,7 +102,11 @@ pub struct Pool {
 
 impl Pool {
     pub fn new(io: Io) -> Pool {
-        Pool { io, idle: Mutex::default(), demoted: Mutex::default() }
+        Pool {
+            io,
+            idle: Mutex::default(),
+            demoted: Mutex::default(),
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
@@ -111,7 +132,10 @@ impl Pool {
                 }
             }
         }
-        let mut conn = self.connect(addr).await.map_err(|trouble| self.demoting(addr, trouble))?;
+        let mut conn = self
+            .connect(addr)
+            .await
+            .map_err(|trouble| self.demoting(addr, trouble))?;
         match self.call_on(&mut conn, message, within).await {
             Ok((answer, body)) => Ok((conn, answer, body)),
             Err(trouble) => {
@@ -148,13 +172,25 @@ impl Pool {
         let stream = self.io.connect(addr, limits::CONNECT_DEADLINE).await;
         let stream = stream.map_err(|e| Trouble::Broken(e.to_string()))?;
         let (reader, writer) = stream.into_split();
-        Ok(DataConn { addr: addr.to_owned(), reader: BufReader::new(reader), writer, reused: false })
+        Ok(DataConn {
+            addr: addr.to_owned(),
+            reader: BufReader::new(reader),
+            writer,
+            reused: false,
+        })
     }
 
     fn take_idle(&self, addr: &str) -> Option<DataConn> {
-        let oldest_ns = self.io.mono_ns().saturating_sub(nanos(limits::IDLE_TIMEOUT));
+        let oldest_ns = self
+            .io
+            .mono_ns()
+            .saturating_sub(nanos(limits::IDLE_TIMEOUT));
         let mut idle = self.idle();
-        while idle.conns.front().is_some_and(|(since_ns, _)| *since_ns < oldest_ns) {
+        while idle
+            .conns
+            .front()
+            .is_some_and(|(since_ns, _)| *since_ns < oldest_ns)
+        {
             idle.conns.pop_front();
         }
         // The one used last is the least likely to be dead.
@@ -167,7 +203,11 @@ impl Pool {
         conn.reused = true;
         let now_ns = self.io.mono_ns();
         let mut idle = self.idle();
-        let same = idle.conns.iter().filter(|(_, other)| other.addr == conn.addr).count();
+        let same = idle
+            .conns
+            .iter()
+            .filter(|(_, other)| other.addr == conn.addr)
+            .count();
         if same >= limits::IDLE_PER_NODE {
             return;
         }
@@ -188,7 +228,9 @@ impl Pool {
     /// Whether a DataNode failed a moment ago.
     pub fn is_demoted(&self, addr: &str) -> bool {
         let demoted = self.demoted.lock().unwrap_or_else(PoisonError::into_inner);
-        demoted.get(addr).is_some_and(|until_ns| *until_ns > self.io.mono_ns())
+        demoted
+            .get(addr)
+            .is_some_and(|until_ns| *until_ns > self.io.mono_ns())
     }
 }
 

@@ -49,7 +49,11 @@ pub struct Watch {
 
 impl Watch {
     pub(crate) fn new(told: mpsc::Receiver<Told>, asking: Asking) -> Watch {
-        Watch { told, failure: None, _asking: asking }
+        Watch {
+            told,
+            failure: None,
+            _asking: asking,
+        }
     }
 
     /// Waits for the next change, without a deadline; the first holds all rows. `None`: the query has ended, and

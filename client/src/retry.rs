@@ -15,7 +15,10 @@ impl Deadline {
     /// `span` from now.
     pub fn after(io: &Io, span: Duration) -> Deadline {
         let span_ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        Deadline { at_ns: io.mono_ns().saturating_add(span_ns), span }
+        Deadline {
+            at_ns: io.mono_ns().saturating_add(span_ns),
+            span,
+        }
     }
 
     /// What is left; `None` when it has passed.
@@ -41,7 +44,9 @@ pub struct Backoff {
 impl Backoff {
     /// Starts with the shortest wait.
     pub fn new() -> Backoff {
-        Backoff { next: BACKOFF_FIRST }
+        Backoff {
+            next: BACKOFF_FIRST,
+        }
     }
 
     /// The next wait: between half and the whole of a span that doubles up to its limit.
@@ -83,7 +88,11 @@ mod tests {
         let mut span = BACKOFF_FIRST;
         for _ in 0..10 {
             let wait = backoff.next(&io);
-            assert!(wait >= span / 2 && wait <= span, "{wait:?} is not within {:?} to {span:?}", span / 2);
+            assert!(
+                wait >= span / 2 && wait <= span,
+                "{wait:?} is not within {:?} to {span:?}",
+                span / 2
+            );
             span = (span * 2).min(BACKOFF_MOST);
         }
         assert_eq!(span, BACKOFF_MOST);
@@ -93,7 +102,9 @@ mod tests {
     fn deadline_that_passed_has_nothing_left() {
         let io = Io::real();
         assert_eq!(Deadline::after(&io, Duration::ZERO).left(&io), None);
-        let left = Deadline::after(&io, Duration::from_secs(60)).left(&io).unwrap();
+        let left = Deadline::after(&io, Duration::from_secs(60))
+            .left(&io)
+            .unwrap();
         assert!(left > Duration::from_secs(50) && left <= Duration::from_secs(60));
     }
 }

@@ -6,14 +6,26 @@ use fuser::Request;
 /// Identity for what the kernel has allowed already: looking up, and work on files that are open. On a
 /// local disk, too, permission is asked when a file is opened, not at each use.
 pub(crate) fn trusted() -> Caller {
-    Caller { uid: 0, gid: 0, groups: Vec::new() }
+    Caller {
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+    }
 }
 
 /// The process behind a request. FUSE names its user and group; the other groups are read from `/proc`.
 /// The superuser passes all checks without them.
 pub(crate) fn of(request: &Request) -> Caller {
-    let groups = if request.uid() == 0 { Vec::new() } else { groups_of(request.pid()) };
-    Caller { uid: request.uid(), gid: request.gid(), groups }
+    let groups = if request.uid() == 0 {
+        Vec::new()
+    } else {
+        groups_of(request.pid())
+    };
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        groups,
+    }
 }
 
 /// Supplementary groups of a thread; none where it cannot be seen (another pid namespace). It waits for
@@ -28,7 +40,11 @@ fn parse_groups(status: &[u8]) -> Vec<u32> {
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"Groups:"))
         .and_then(|list| std::str::from_utf8(list).ok())
-        .map(|list| list.split_ascii_whitespace().filter_map(|group| group.parse().ok()).collect())
+        .map(|list| {
+            list.split_ascii_whitespace()
+                .filter_map(|group| group.parse().ok())
+                .collect()
+        })
         .unwrap_or_default()
 }
 
@@ -38,7 +54,10 @@ mod tests {
 
     #[test]
     fn groups_are_read_from_status() {
-        assert_eq!(parse_groups(b"Name:\tx\nGid:\t1\t1\t1\t1\nGroups:\t4 24 1000 \nNStgid:\t1\n"), [4, 24, 1000]);
+        assert_eq!(
+            parse_groups(b"Name:\tx\nGid:\t1\t1\t1\t1\nGroups:\t4 24 1000 \nNStgid:\t1\n"),
+            [4, 24, 1000]
+        );
         assert_eq!(parse_groups(b"Name:\tx\nGroups:\t \n"), Vec::<u32>::new());
         assert_eq!(parse_groups(b""), Vec::<u32>::new());
     }

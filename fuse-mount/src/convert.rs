@@ -46,7 +46,10 @@ pub(crate) struct Uncommitted {
 
 impl Uncommitted {
     pub(crate) fn of(writer: &FileWriter) -> Uncommitted {
-        Uncommitted { size: writer.size(), mtime_ns: writer.mtime_ns() }
+        Uncommitted {
+            size: writer.size(),
+            mtime_ns: writer.mtime_ns(),
+        }
     }
 
     /// Lays it over what the NameNode answered.
@@ -93,7 +96,11 @@ pub(crate) fn mknod_kind(mode: u32) -> Option<Kind> {
 /// Nanoseconds since the epoch, also before it, as a system time.
 pub(crate) fn system_time(ns: i64) -> SystemTime {
     let distance = Duration::from_nanos(ns.unsigned_abs());
-    let time = if ns >= 0 { UNIX_EPOCH.checked_add(distance) } else { UNIX_EPOCH.checked_sub(distance) };
+    let time = if ns >= 0 {
+        UNIX_EPOCH.checked_add(distance)
+    } else {
+        UNIX_EPOCH.checked_sub(distance)
+    };
     time.unwrap_or(UNIX_EPOCH)
 }
 
@@ -149,7 +156,8 @@ pub(crate) fn rename_flags(flags: RenameFlags) -> Option<(bool, bool)> {
     let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
     let exchange = flags.contains(RenameFlags::RENAME_EXCHANGE);
     let known = RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE;
-    ((flags & !known).is_empty() && !(no_replace && exchange)).then_some((no_replace, exchange))
+    (flags.bits() & !known.bits() == 0 && !(no_replace && exchange))
+        .then_some((no_replace, exchange))
 }
 
 /// The one table from the client's errors to what a program sees. The client gives Linux's numbers; what
@@ -189,8 +197,14 @@ mod tests {
     #[test]
     fn attributes_convert() {
         let got = file_attr(&attr());
-        assert_eq!((got.ino, got.size, got.blocks, got.nlink), (INodeNo(7), 1000, 2, 3));
-        assert_eq!((got.perm, got.kind, got.uid, got.gid, got.rdev), (0o4755, FileType::RegularFile, 1, 2, 0x801));
+        assert_eq!(
+            (got.ino, got.size, got.blocks, got.nlink),
+            (INodeNo(7), 1000, 2, 3)
+        );
+        assert_eq!(
+            (got.perm, got.kind, got.uid, got.gid, got.rdev),
+            (0o4755, FileType::RegularFile, 1, 2, 0x801)
+        );
         assert_eq!(got.atime, UNIX_EPOCH + Duration::from_millis(1500));
         assert_eq!(got.mtime, UNIX_EPOCH - Duration::from_millis(1500));
     }
@@ -198,10 +212,21 @@ mod tests {
     #[test]
     fn what_is_not_committed_lies_over_what_is() {
         let mut dirty = attr();
-        Uncommitted { size: 5000, mtime_ns: Some(77) }.lay_over(&mut dirty);
-        assert_eq!((dirty.size, dirty.mtime_ns, dirty.ctime_ns, dirty.allocated), (5000, 77, 77, 5000));
+        Uncommitted {
+            size: 5000,
+            mtime_ns: Some(77),
+        }
+        .lay_over(&mut dirty);
+        assert_eq!(
+            (dirty.size, dirty.mtime_ns, dirty.ctime_ns, dirty.allocated),
+            (5000, 77, 77, 5000)
+        );
         let mut clean = attr();
-        Uncommitted { size: 1000, mtime_ns: None }.lay_over(&mut clean);
+        Uncommitted {
+            size: 1000,
+            mtime_ns: None,
+        }
+        .lay_over(&mut clean);
         assert_eq!(clean, attr());
     }
 
@@ -237,14 +262,31 @@ mod tests {
     fn open_flags_convert() {
         let open = |flags: OFlags| Opened::new(OpenFlags(flags.bits().cast_signed()));
         assert_eq!(open(OFlags::RDONLY), Opened::default());
-        assert_eq!(open(OFlags::RDWR), Opened { write: true, ..Opened::default() });
+        assert_eq!(
+            open(OFlags::RDWR),
+            Opened {
+                write: true,
+                ..Opened::default()
+            }
+        );
         assert_eq!(
             open(OFlags::WRONLY | OFlags::APPEND | OFlags::SYNC),
-            Opened { write: true, append: true, sync: true, ..Opened::default() }
+            Opened {
+                write: true,
+                append: true,
+                sync: true,
+                ..Opened::default()
+            }
         );
         assert_eq!(
             open(OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::TRUNC | OFlags::DSYNC),
-            Opened { write: true, truncate: true, exclusive: true, sync: true, ..Opened::default() }
+            Opened {
+                write: true,
+                truncate: true,
+                exclusive: true,
+                sync: true,
+                ..Opened::default()
+            }
         );
         assert_eq!(open(OFlags::RDONLY | OFlags::DIRECT), Opened::default());
     }
@@ -252,10 +294,19 @@ mod tests {
     #[test]
     fn rename_flags_convert() {
         assert_eq!(rename_flags(RenameFlags::empty()), Some((false, false)));
-        assert_eq!(rename_flags(RenameFlags::RENAME_NOREPLACE), Some((true, false)));
-        assert_eq!(rename_flags(RenameFlags::RENAME_EXCHANGE), Some((false, true)));
+        assert_eq!(
+            rename_flags(RenameFlags::RENAME_NOREPLACE),
+            Some((true, false))
+        );
+        assert_eq!(
+            rename_flags(RenameFlags::RENAME_EXCHANGE),
+            Some((false, true))
+        );
         assert_eq!(rename_flags(RenameFlags::RENAME_WHITEOUT), None);
-        assert_eq!(rename_flags(RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE), None);
+        assert_eq!(
+            rename_flags(RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE),
+            None
+        );
         assert_eq!(rename_flags(RenameFlags::from_bits_retain(1 << 20)), None);
     }
 

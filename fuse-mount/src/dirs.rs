@@ -61,7 +61,10 @@ pub(crate) struct OpenDir {
 
 impl OpenDir {
     pub(crate) fn new(ino: Ino) -> OpenDir {
-        OpenDir { ino, page: Mutex::new(Page::default()) }
+        OpenDir {
+            ino,
+            page: Mutex::new(Page::default()),
+        }
     }
 }
 
@@ -85,9 +88,17 @@ pub(crate) struct Page {
 impl Page {
     /// What follows a cookie; `None` when it is not here. `changes`: where attributes are wanted, the page must not
     /// be older than the mount's last change.
-    pub(crate) fn after(&self, cookie: u64, changes: Option<u64>, now: Instant) -> Option<&[Entry]> {
+    pub(crate) fn after(
+        &self,
+        cookie: u64,
+        changes: Option<u64>,
+        now: Instant,
+    ) -> Option<&[Entry]> {
         let age = now.saturating_duration_since(self.fetched?);
-        if age > PAGE_AGE || cookie < self.after || changes.is_some_and(|changes| changes != self.changes) {
+        if age > PAGE_AGE
+            || cookie < self.after
+            || changes.is_some_and(|changes| changes != self.changes)
+        {
             return None;
         }
         let from = self.entries.partition_point(|entry| entry.cookie <= cookie);
@@ -97,13 +108,25 @@ impl Page {
 
     /// How many entries to ask for: few at first, since many listings are short or stop early.
     pub(crate) fn next_limit(&mut self, from_start: bool) -> u32 {
-        let limit = if from_start { FIRST_PAGE } else { self.limit.clamp(FIRST_PAGE, LARGEST_PAGE) };
+        let limit = if from_start {
+            FIRST_PAGE
+        } else {
+            self.limit.clamp(FIRST_PAGE, LARGEST_PAGE)
+        };
         self.limit = limit.saturating_mul(4).min(LARGEST_PAGE);
         limit
     }
 
     /// Puts in an answer of the NameNode.
-    pub(crate) fn fill(&mut self, after: u64, parent: Ino, entries: Vec<Entry>, end: bool, changes: u64, now: Instant) {
+    pub(crate) fn fill(
+        &mut self,
+        after: u64,
+        parent: Ino,
+        entries: Vec<Entry>,
+        end: bool,
+        changes: u64,
+        now: Instant,
+    ) {
         self.after = after;
         self.parent = parent;
         self.end = end || entries.is_empty();
@@ -136,7 +159,11 @@ mod tests {
             block_size: 0,
             replication: 0,
         };
-        Entry { cookie, name: b"x".to_vec(), attr }
+        Entry {
+            cookie,
+            name: b"x".to_vec(),
+            attr,
+        }
     }
 
     fn cookies(entries: Option<&[Entry]>) -> Option<Vec<u64>> {
@@ -158,14 +185,32 @@ mod tests {
         let now = Instant::now();
         let mut page = Page::default();
         assert_eq!(page.after(0, None, now), None);
-        page.fill(10, Ino(1), vec![entry(11), entry(15), entry(20)], false, 5, now);
-        assert_eq!(cookies(page.after(10, Some(5), now)), Some(vec![11, 15, 20]));
+        page.fill(
+            10,
+            Ino(1),
+            vec![entry(11), entry(15), entry(20)],
+            false,
+            5,
+            now,
+        );
+        assert_eq!(
+            cookies(page.after(10, Some(5), now)),
+            Some(vec![11, 15, 20])
+        );
         assert_eq!(cookies(page.after(11, Some(5), now)), Some(vec![15, 20]));
         assert_eq!(cookies(page.after(13, None, now)), Some(vec![15, 20]));
         assert_eq!(cookies(page.after(20, None, now)), None, "more follow: ask");
         assert_eq!(cookies(page.after(9, None, now)), None, "before it: ask");
-        assert_eq!(cookies(page.after(10, Some(6), now)), None, "changed since: ask");
-        assert_eq!(cookies(page.after(10, None, now + PAGE_AGE * 2)), None, "old: ask");
+        assert_eq!(
+            cookies(page.after(10, Some(6), now)),
+            None,
+            "changed since: ask"
+        );
+        assert_eq!(
+            cookies(page.after(10, None, now + PAGE_AGE * 2)),
+            None,
+            "old: ask"
+        );
         page.fill(20, Ino(1), vec![], true, 5, now);
         assert_eq!(cookies(page.after(20, None, now)), Some(vec![]));
     }

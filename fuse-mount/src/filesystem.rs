@@ -9,10 +9,10 @@ use crate::state::{State, name_at};
 use boomfs_client::{Ino, SetAttr};
 use bytes::Bytes;
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::future::Future;
@@ -108,7 +108,13 @@ impl Filesystem for Kernel {
         self.state.inodes.forget(ino(number), lookups);
     }
 
-    fn getattr(&self, _request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        _handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
         answer!(self, reply, |state| state.getattr(ino(number)), attr => reply.attr(&state.ttl, &attr));
     }
 
@@ -139,7 +145,8 @@ impl Filesystem for Kernel {
             atime: atime.map(convert::set_time),
             mtime: mtime.map(convert::set_time),
         };
-        let by_handle = handle.is_some_and(|handle| self.file(handle).is_ok_and(|file| file.opened.write));
+        let by_handle =
+            handle.is_some_and(|handle| self.file(handle).is_ok_and(|file| file.opened.write));
         answer!(self, reply, |state| state.setattr(caller, ino(number), change, by_handle),
             attr => reply.attr(&state.ttl, &attr));
     }
@@ -165,7 +172,15 @@ impl Filesystem for Kernel {
             attr => reply.entry(&state.ttl, &attr, GENERATION));
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
         let at = or_reply!(name_at(ino(parent), name), reply);
         let caller = caller::of(request);
         answer!(self, reply, |state| state.mkdir(caller, at, mode),
@@ -184,7 +199,14 @@ impl Filesystem for Kernel {
         answer!(self, reply, |state| state.rmdir(caller, at), () => reply.ok());
     }
 
-    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
         let at = or_reply!(name_at(ino(parent), name), reply);
         let caller = caller::of(request);
         let target = target.as_os_str().as_bytes().to_vec();
@@ -209,7 +231,14 @@ impl Filesystem for Kernel {
         answer!(self, reply, |state| state.rename(caller, from, to, how), () => reply.ok());
     }
 
-    fn link(&self, request: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
         let at = or_reply!(name_at(ino(parent), name), reply);
         let caller = caller::of(request);
         answer!(self, reply, |state| state.link(caller, ino(number), at),
@@ -284,7 +313,14 @@ impl Filesystem for Kernel {
         answer!(self, reply, |state| state.flush(&file), () => reply.ok());
     }
 
-    fn fsync(&self, _request: &Request, _number: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsync(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
         let file = or_reply!(self.file(handle), reply);
         answer!(self, reply, |state| state.fsync(&file), () => reply.ok());
     }
@@ -423,7 +459,14 @@ impl Filesystem for Kernel {
         reply.error(Errno::ENOSYS);
     }
 
-    fn getxattr(&self, _request: &Request, _number: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
+    fn getxattr(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        _name: &OsStr,
+        _size: u32,
+        reply: ReplyXattr,
+    ) {
         reply.error(Errno::ENOSYS);
     }
 

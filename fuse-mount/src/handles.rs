@@ -16,7 +16,10 @@ pub(crate) struct Handles<T> {
 
 impl<T> Default for Handles<T> {
     fn default() -> Self {
-        Handles { next: AtomicU64::new(1), table: Mutex::default() }
+        Handles {
+            next: AtomicU64::new(1),
+            table: Mutex::default(),
+        }
     }
 }
 

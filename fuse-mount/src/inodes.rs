@@ -19,7 +19,10 @@ pub(crate) struct Version {
 
 impl Version {
     pub(crate) fn of(attr: &Attr) -> Version {
-        Version { mtime_ns: attr.mtime_ns, size: attr.size }
+        Version {
+            mtime_ns: attr.mtime_ns,
+            size: attr.size,
+        }
     }
 }
 
@@ -169,7 +172,10 @@ impl Inodes {
 }
 
 fn drop_unused(table: &mut HashMap<Ino, Inode>, ino: Ino) {
-    if table.get(&ino).is_some_and(|inode| inode.lookups == 0 && inode.opens == 0) {
+    if table
+        .get(&ino)
+        .is_some_and(|inode| inode.lookups == 0 && inode.opens == 0)
+    {
         table.remove(&ino);
     }
 }
@@ -190,7 +196,10 @@ mod tests {
     }
 
     fn advice(keep_cache: bool, forget_attributes: bool) -> OpenAdvice {
-        OpenAdvice { keep_cache, forget_attributes }
+        OpenAdvice {
+            keep_cache,
+            forget_attributes,
+        }
     }
 
     #[test]
@@ -247,11 +256,17 @@ mod tests {
         inodes.told(INO, version(1, 10), true);
         open(&inodes, version(1, 10), false);
         assert!(inodes.told(INO, version(2, 10), false));
-        assert!(!inodes.told(INO, version(3, 10), false), "they are being dropped already");
+        assert!(
+            !inodes.told(INO, version(3, 10), false),
+            "they are being dropped already"
+        );
         inodes.closed(INO, false);
         open(&inodes, version(3, 10), false);
         inodes.closed(INO, false);
-        assert!(!inodes.told(INO, version(4, 10), false), "nobody has it open: the next open drops them");
+        assert!(
+            !inodes.told(INO, version(4, 10), false),
+            "nobody has it open: the next open drops them"
+        );
         assert_eq!(open(&inodes, version(4, 10), false), advice(false, false));
     }
 }

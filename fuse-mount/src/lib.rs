@@ -12,7 +12,7 @@
 //! the file the kernel's page cache may have.
 //!
 //! **Invariant:** nothing here waits for the kernel while the kernel may wait for it: pages are
-//! invalidated only on a thread of their own ([`notify`]).
+//! invalidated only on a thread of their own (`notify`).
 
 mod caller;
 mod convert;

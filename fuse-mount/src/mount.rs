@@ -1,10 +1,10 @@
 //! Mounting and unmounting.
 
+use crate::Error;
 use crate::filesystem::Kernel;
 use crate::mountinfo;
 use crate::preflight::{self, FSTYPE, detach, is_root};
 use crate::state::State;
-use crate::Error;
 use boomfs_client::Client;
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
@@ -87,11 +87,20 @@ impl Mount {
     pub fn new(client: Client, mountpoint: &Path, options: Options) -> Result<Mount, Error> {
         let runtime = match &options.runtime {
             Some(runtime) => runtime.clone(),
-            None => Handle::try_current().map_err(|_| Error::NoRuntime(mountpoint.to_path_buf()))?,
+            None => {
+                Handle::try_current().map_err(|_| Error::NoRuntime(mountpoint.to_path_buf()))?
+            }
         };
         let path = preflight::check(mountpoint)?;
-        let state = Arc::new(State::new(client, runtime, options.attr_timeout, options.sync));
-        let kernel = Kernel { state: state.clone() };
+        let state = Arc::new(State::new(
+            client,
+            runtime,
+            options.attr_timeout,
+            options.sync,
+        ));
+        let kernel = Kernel {
+            state: state.clone(),
+        };
         let session = attach(kernel, &path, &options).map_err(|why| refused(&path, why))?;
         let entry = mountinfo::mounted_at(&path).ok().flatten();
         let device = entry.map(|entry| entry.device);
@@ -99,8 +108,17 @@ impl Mount {
             raise_readahead(device, options.readahead_kb);
         }
         let (sender, ended) = watch::channel(false);
-        let mount = Mount { state, path, device, ended };
-        let started = mount.state.notify.connect(session.notifier()).and_then(|()| mount.watch_end(session, sender));
+        let mount = Mount {
+            state,
+            path,
+            device,
+            ended,
+        };
+        let started = mount
+            .state
+            .notify
+            .connect(session.notifier())
+            .and_then(|()| mount.watch_end(session, sender));
         started.map_err(|why| refused(&mount.path, why))?;
         Ok(mount)
     }
@@ -127,21 +145,42 @@ impl Mount {
         let outcome = tokio::task::spawn_blocking(move || leave(&path, device.as_deref())).await;
         let busy = match outcome {
             Ok(Ok(busy)) => busy,
-            Ok(Err(why)) => return Err(Error::Unmount { path: self.path.clone(), why }),
-            Err(why) => return Err(Error::Unmount { path: self.path.clone(), why: io::Error::other(why) }),
+            Ok(Err(why)) => {
+                return Err(Error::Unmount {
+                    path: self.path.clone(),
+                    why,
+                });
+            }
+            Err(why) => {
+                return Err(Error::Unmount {
+                    path: self.path.clone(),
+                    why: io::Error::other(why),
+                });
+            }
         };
-        let deadline = if busy { DETACHED_DEADLINE } else { UNMOUNT_DEADLINE };
+        let deadline = if busy {
+            DETACHED_DEADLINE
+        } else {
+            UNMOUNT_DEADLINE
+        };
         if tokio::time::timeout(deadline, self.wait()).await.is_ok() {
             return Ok(());
         }
         if busy {
             tracing::warn!(path = %self.path.display(), "unmounted while in use; open files are closed");
-            if tokio::time::timeout(UNMOUNT_DEADLINE, close_all(&self.state)).await.is_ok() {
+            if tokio::time::timeout(UNMOUNT_DEADLINE, close_all(&self.state))
+                .await
+                .is_ok()
+            {
                 return Ok(());
             }
         }
         let left = self.state.running.count();
-        Err(Error::Unfinished { path: self.path.clone(), left, seconds: UNMOUNT_DEADLINE.as_secs() })
+        Err(Error::Unfinished {
+            path: self.path.clone(),
+            left,
+            seconds: UNMOUNT_DEADLINE.as_secs(),
+        })
     }
 
     /// Starts the thread that waits for the session's end and then closes what is still open. Requests to release
@@ -149,16 +188,18 @@ impl Mount {
     fn watch_end(&self, session: BackgroundSession, sender: watch::Sender<bool>) -> io::Result<()> {
         let state = self.state.clone();
         let path = self.path.clone();
-        std::thread::Builder::new().name("boomfs-mount".into()).spawn(move || {
-            if let Err(error) = session.join() {
-                tracing::warn!(path = %path.display(), %error, "the mount ended with an error");
-            }
-            let runtime = state.runtime.clone();
-            runtime.spawn(async move {
-                close_all(&state).await;
-                sender.send_replace(true);
-            });
-        })?;
+        std::thread::Builder::new()
+            .name("boomfs-mount".into())
+            .spawn(move || {
+                if let Err(error) = session.join() {
+                    tracing::warn!(path = %path.display(), %error, "the mount ended with an error");
+                }
+                let runtime = state.runtime.clone();
+                runtime.spawn(async move {
+                    close_all(&state).await;
+                    sender.send_replace(true);
+                });
+            })?;
         Ok(())
     }
 }
@@ -175,15 +216,24 @@ impl Drop for Mount {
             }
         };
         // Not here: this may be a thread of the runtime that serves what the unmount waits for.
-        if let Err(error) = std::thread::Builder::new().name("boomfs-umount".into()).spawn(leave) {
+        if let Err(error) = std::thread::Builder::new()
+            .name("boomfs-umount".into())
+            .spawn(leave)
+        {
             tracing::warn!(path = %self.path.display(), %error, "not unmounted");
         }
     }
 }
 
 async fn close_all(state: &State) {
-    if tokio::time::timeout(DRAIN_DEADLINE, state.running.none_left()).await.is_err() {
-        tracing::warn!(left = state.running.count(), "requests are still running after the end of the mount");
+    if tokio::time::timeout(DRAIN_DEADLINE, state.running.none_left())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            left = state.running.count(),
+            "requests are still running after the end of the mount"
+        );
     }
     for file in state.files.drain() {
         state.end_open(&file).await;
@@ -197,17 +247,35 @@ fn attach(kernel: Kernel, path: &Path, options: &Options) -> io::Result<Backgrou
     let mut config = Config::default();
     config.n_threads = Some(options.n_threads.max(1));
     config.clone_fd = true;
-    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.acl = if options.allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
     if !is_root() {
         config.mount_options = helper_options(options);
         return Session::new(kernel, path, &config)?.spawn();
     }
-    let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
-    let data = kernel_options(device.as_raw_fd(), std::fs::metadata(path)?.mode(), options.allow_other);
+    let device = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")?;
+    let data = kernel_options(
+        device.as_raw_fd(),
+        std::fs::metadata(path)?.mode(),
+        options.allow_other,
+    );
     let data = CString::new(data)?;
-    rustix::mount::mount(options.fs_name.as_str(), path, FSTYPE, mount_flags(options), Some(data.as_c_str()))?;
+    rustix::mount::mount(
+        options.fs_name.as_str(),
+        path,
+        FSTYPE,
+        mount_flags(options),
+        Some(data.as_c_str()),
+    )?;
     let acl = config.acl;
-    let session = Session::from_fd(kernel, OwnedFd::from(device), acl, config).and_then(Session::spawn);
+    let session =
+        Session::from_fd(kernel, OwnedFd::from(device), acl, config).and_then(Session::spawn);
     if session.is_err() {
         // Nobody serves it.
         let _ = rustix::mount::unmount(path, UnmountFlags::DETACH);
@@ -219,7 +287,10 @@ fn kernel_options(device: i32, mode: u32, allow_other: bool) -> String {
     let uid = rustix::process::getuid().as_raw();
     let gid = rustix::process::getgid().as_raw();
     let others = if allow_other { ",allow_other" } else { "" };
-    format!("fd={device},rootmode={:o},user_id={uid},group_id={gid},default_permissions{others}", mode & 0o170_000)
+    format!(
+        "fd={device},rootmode={:o},user_id={uid},group_id={gid},default_permissions{others}",
+        mode & 0o170_000
+    )
 }
 
 fn mount_flags(options: &Options) -> MountFlags {
@@ -236,9 +307,21 @@ fn helper_options(options: &Options) -> Vec<MountOption> {
         MountOption::FSName(options.fs_name.clone()),
         MountOption::Subtype("boomfs".into()),
         MountOption::DefaultPermissions,
-        if options.dev { MountOption::Dev } else { MountOption::NoDev },
-        if options.suid { MountOption::Suid } else { MountOption::NoSuid },
-        if options.read_only { MountOption::RO } else { MountOption::RW },
+        if options.dev {
+            MountOption::Dev
+        } else {
+            MountOption::NoDev
+        },
+        if options.suid {
+            MountOption::Suid
+        } else {
+            MountOption::NoSuid
+        },
+        if options.read_only {
+            MountOption::RO
+        } else {
+            MountOption::RW
+        },
     ];
     if options.sync {
         list.push(MountOption::Sync);
@@ -256,7 +339,11 @@ fn refused(path: &Path, why: io::Error) -> Error {
         }
         _ => "see the kernel's messages (dmesg) for more",
     };
-    Error::Refused { path: path.to_path_buf(), why, hint }
+    Error::Refused {
+        path: path.to_path_buf(),
+        why,
+        hint,
+    }
 }
 
 /// The kernel offers FUSE filesystems 128 KiB when they start; more can only be set from outside.
@@ -306,7 +393,10 @@ pub fn unmount_lazy(mountpoint: &Path) -> Result<(), Error> {
 }
 
 fn unmount_with(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Error> {
-    let fail = |why| Error::Unmount { path: mountpoint.to_path_buf(), why };
+    let fail = |why| Error::Unmount {
+        path: mountpoint.to_path_buf(),
+        why,
+    };
     let path = preflight::canonical_parent(mountpoint).map_err(|why| match why.kind() {
         io::ErrorKind::NotFound => Error::NotMounted(mountpoint.to_path_buf()),
         _ => fail(why),
@@ -315,7 +405,10 @@ fn unmount_with(mountpoint: &Path, flags: UnmountFlags) -> Result<(), Error> {
         return Err(Error::NotMounted(mountpoint.to_path_buf()));
     };
     if entry.fstype != FSTYPE {
-        return Err(Error::NotOurs { path: mountpoint.to_path_buf(), fstype: entry.fstype });
+        return Err(Error::NotOurs {
+            path: mountpoint.to_path_buf(),
+            fstype: entry.fstype,
+        });
     }
     match detach(&path, flags) {
         Err(why) if is(&why, Errno::BUSY) => Err(Error::InUse(mountpoint.to_path_buf())),
@@ -333,16 +426,30 @@ mod tests {
         let gid = rustix::process::getgid().as_raw();
         assert_eq!(
             kernel_options(7, 0o040_755, true),
-            format!("fd=7,rootmode=40000,user_id={uid},group_id={gid},default_permissions,allow_other")
+            format!(
+                "fd=7,rootmode=40000,user_id={uid},group_id={gid},default_permissions,allow_other"
+            )
         );
         assert!(!kernel_options(7, 0o040_755, false).contains("allow_other"));
     }
 
     #[test]
     fn devices_and_set_id_bits_are_off_unless_asked_for() {
-        assert_eq!(mount_flags(&Options::default()), MountFlags::NODEV | MountFlags::NOSUID);
-        let open = Options { dev: true, suid: true, read_only: true, sync: true, ..Options::default() };
-        assert_eq!(mount_flags(&open), MountFlags::RDONLY | MountFlags::SYNCHRONOUS);
+        assert_eq!(
+            mount_flags(&Options::default()),
+            MountFlags::NODEV | MountFlags::NOSUID
+        );
+        let open = Options {
+            dev: true,
+            suid: true,
+            read_only: true,
+            sync: true,
+            ..Options::default()
+        };
+        assert_eq!(
+            mount_flags(&open),
+            MountFlags::RDONLY | MountFlags::SYNCHRONOUS
+        );
         assert!(helper_options(&open).contains(&MountOption::RO));
         assert!(helper_options(&Options::default()).contains(&MountOption::NoSuid));
     }
@@ -351,7 +458,13 @@ mod tests {
     fn only_a_boomfs_is_unmounted() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(unmount(folder.path()), Err(Error::NotMounted(_))));
-        assert!(matches!(unmount(&folder.path().join("missing")), Err(Error::NotMounted(_))));
-        assert!(matches!(unmount(Path::new("/proc")), Err(Error::NotOurs { .. })));
+        assert!(matches!(
+            unmount(&folder.path().join("missing")),
+            Err(Error::NotMounted(_))
+        ));
+        assert!(matches!(
+            unmount(Path::new("/proc")),
+            Err(Error::NotOurs { .. })
+        ));
     }
 }

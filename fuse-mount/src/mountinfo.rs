@@ -26,7 +26,9 @@ pub(crate) fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
 
 /// As [`mounted_at`], from the text of the file. Later lines lie over earlier ones.
 fn topmost(text: &[u8], path: &Path) -> Option<MountEntry> {
-    text.split(|byte| *byte == b'\n').filter_map(parse_line).filter(|entry| entry.mountpoint == path).last()
+    text.split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .rfind(|entry| entry.mountpoint == path)
 }
 
 /// One line: `id parent major:minor root mountpoint options [optional..] - fstype source options`.
@@ -102,7 +104,10 @@ mod tests {
 
     #[test]
     fn the_last_mount_on_a_path_is_the_one_seen() {
-        assert_eq!(topmost(TEXT, Path::new("/mnt/x")).map(|entry| entry.device), Some("0:53".into()));
+        assert_eq!(
+            topmost(TEXT, Path::new("/mnt/x")).map(|entry| entry.device),
+            Some("0:53".into())
+        );
         assert_eq!(topmost(TEXT, Path::new("/mnt")), None);
     }
 

@@ -26,9 +26,15 @@ pub fn check(mountpoint: &Path) -> Result<PathBuf, Error> {
     if !meta.is_dir() {
         return Err(Error::NotADirectory(mountpoint.to_path_buf()));
     }
-    let path = mountpoint.canonicalize().map_err(|error| explain(mountpoint, error))?;
+    let path = mountpoint
+        .canonicalize()
+        .map_err(|error| explain(mountpoint, error))?;
     match mountinfo::mounted_at(&path) {
-        Ok(Some(entry)) => Err(Error::Busy { path, fstype: entry.fstype, source_name: entry.source }),
+        Ok(Some(entry)) => Err(Error::Busy {
+            path,
+            fstype: entry.fstype,
+            source_name: entry.source,
+        }),
         Ok(None) => Ok(path),
         // Without /proc there is nothing to check against; mount(2) will say.
         Err(_) => Ok(path),
@@ -39,14 +45,23 @@ fn explain(path: &Path, why: io::Error) -> Error {
     match why.kind() {
         io::ErrorKind::NotFound => Error::Missing(path.to_path_buf()),
         io::ErrorKind::NotADirectory => Error::NotADirectory(path.to_path_buf()),
-        _ => Error::Unreachable { path: path.to_path_buf(), why },
+        _ => Error::Unreachable {
+            path: path.to_path_buf(),
+            why,
+        },
     }
 }
 
 fn check_device() -> Result<(), Error> {
-    std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(|why| Error::NoFuse { why })?;
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .map_err(|why| Error::NoFuse { why })?;
     if !is_root() && helper().is_none() {
-        return Err(Error::NoHelper { uid: rustix::process::geteuid().as_raw() });
+        return Err(Error::NoHelper {
+            uid: rustix::process::geteuid().as_raw(),
+        });
     }
     Ok(())
 }
@@ -61,7 +76,9 @@ fn helper() -> Option<PathBuf> {
         return Some(PathBuf::from(path));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path).chain([PathBuf::from("/bin"), PathBuf::from("/sbin")]).collect();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path)
+        .chain([PathBuf::from("/bin"), PathBuf::from("/sbin")])
+        .collect();
     ["fusermount3", "fusermount"]
         .iter()
         .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
@@ -71,7 +88,10 @@ fn helper() -> Option<PathBuf> {
 /// A mount whose process is gone answers everything with ENOTCONN. Asked by statfs, which always goes to the
 /// process: attributes may still come from the kernel's cache.
 fn is_dead(mountpoint: &Path) -> bool {
-    matches!(rustix::fs::statfs(mountpoint), Err(Errno::NOTCONN | Errno::CONNABORTED))
+    matches!(
+        rustix::fs::statfs(mountpoint),
+        Err(Errno::NOTCONN | Errno::CONNABORTED)
+    )
 }
 
 /// Nobody can have use of a dead mount.
@@ -89,7 +109,11 @@ pub(crate) fn canonical_parent(path: &Path) -> io::Result<PathBuf> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return path.canonicalize();
     };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
     Ok(parent.canonicalize()?.join(name))
 }
 
@@ -121,7 +145,11 @@ fn detach_by_helper(path: &Path, flags: UnmountFlags) -> io::Result<()> {
     if said.contains("busy") {
         return Err(Errno::BUSY.into());
     }
-    Err(io::Error::other(if said.is_empty() { "fusermount3 failed and said nothing".to_string() } else { said }))
+    Err(io::Error::other(if said.is_empty() {
+        "fusermount3 failed and said nothing".to_string()
+    } else {
+        said
+    }))
 }
 
 #[cfg(test)]
@@ -135,20 +163,38 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, b"x").unwrap();
         let missing_error = explain(&missing, std::fs::metadata(&missing).unwrap_err());
-        assert!(matches!(&missing_error, Error::Missing(path) if *path == missing), "{missing_error}");
-        let below_file = explain(&file.join("x"), std::fs::metadata(file.join("x")).unwrap_err());
-        assert!(matches!(below_file, Error::NotADirectory(_)), "{below_file}");
+        assert!(
+            matches!(&missing_error, Error::Missing(path) if *path == missing),
+            "{missing_error}"
+        );
+        let below_file = explain(
+            &file.join("x"),
+            std::fs::metadata(file.join("x")).unwrap_err(),
+        );
+        assert!(
+            matches!(below_file, Error::NotADirectory(_)),
+            "{below_file}"
+        );
     }
 
     #[test]
     fn the_root_folder_is_busy() {
         let error = check(Path::new("/")).unwrap_err();
-        assert!(matches!(&error, Error::Busy { .. } | Error::NoFuse { .. } | Error::NoHelper { .. }), "{error}");
+        assert!(
+            matches!(
+                &error,
+                Error::Busy { .. } | Error::NoFuse { .. } | Error::NoHelper { .. }
+            ),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_relative_name_has_a_parent() {
         let here = std::env::current_dir().unwrap().canonicalize().unwrap();
-        assert_eq!(canonical_parent(Path::new("not-there")).unwrap(), here.join("not-there"));
+        assert_eq!(
+            canonical_parent(Path::new("not-there")).unwrap(),
+            here.join("not-there")
+        );
     }
 }

@@ -22,7 +22,12 @@ impl Seek {
 
 /// Looks from `from` on, in the part of a file before `known_to` whose data are these `(start, length)`, in
 /// ascending order. Answers the offset, or `known_to` when it is not in this part.
-pub(crate) fn seek(what: Seek, from: u64, known_to: u64, data: impl IntoIterator<Item = (u64, u64)>) -> u64 {
+pub(crate) fn seek(
+    what: Seek,
+    from: u64,
+    known_to: u64,
+    data: impl IntoIterator<Item = (u64, u64)>,
+) -> u64 {
     let mut at = from;
     for (start, length) in data {
         let end = start.saturating_add(length).min(known_to);

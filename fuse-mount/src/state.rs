@@ -85,12 +85,18 @@ pub(crate) fn name_at(parent: Ino, name: &OsStr) -> Result<At, Errno> {
     if name.len() > convert::NAME_MAX {
         return Err(Errno::ENAMETOOLONG);
     }
-    Ok(At { base: parent, path: vec![name.as_bytes().to_vec()] })
+    Ok(At {
+        base: parent,
+        path: vec![name.as_bytes().to_vec()],
+    })
 }
 
 /// The inode itself.
 pub(crate) fn inode_at(ino: Ino) -> At {
-    At { base: ino, path: Vec::new() }
+    At {
+        base: ino,
+        path: Vec::new(),
+    }
 }
 
 /// What a program sees of a client's error; the sentence goes to the log.
@@ -98,8 +104,19 @@ pub(crate) fn failed(what: &'static str, error: &boomfs_client::Error) -> Errno 
     let number = error.errno();
     // Answers of everyday use are no news.
     let usual = [
-        Number::NOENT, Number::EXIST, Number::ACCESS, Number::PERM, Number::NOTDIR, Number::ISDIR, Number::NOTEMPTY,
-        Number::INVAL, Number::NAMETOOLONG, Number::STALE, Number::XDEV, Number::LOOP, Number::MLINK,
+        Number::NOENT,
+        Number::EXIST,
+        Number::ACCESS,
+        Number::PERM,
+        Number::NOTDIR,
+        Number::ISDIR,
+        Number::NOTEMPTY,
+        Number::INVAL,
+        Number::NAMETOOLONG,
+        Number::STALE,
+        Number::XDEV,
+        Number::LOOP,
+        Number::MLINK,
     ];
     if usual.iter().any(|usual| usual.raw_os_error() == number) {
         tracing::trace!(what, %error);
@@ -112,7 +129,11 @@ pub(crate) fn failed(what: &'static str, error: &boomfs_client::Error) -> Errno 
 /// As [`failed`], of a request that names an inode and no name: that it is gone is ESTALE. The kernel then looks
 /// its name up again, which finds what another mount has put there.
 pub(crate) fn failed_inode(what: &'static str, error: &boomfs_client::Error) -> Errno {
-    if error.errno() == Number::NOENT.raw_os_error() { Errno::ESTALE } else { failed(what, error) }
+    if error.errno() == Number::NOENT.raw_os_error() {
+        Errno::ESTALE
+    } else {
+        failed(what, error)
+    }
 }
 
 /// Counts requests that are being served.
@@ -165,8 +186,14 @@ mod tests {
     #[test]
     fn a_name_may_have_255_bytes() {
         let longest = "x".repeat(255);
-        assert_eq!(name_at(Ino(1), OsStr::new(&longest)).unwrap().path, [longest.as_bytes()]);
-        assert_eq!(name_at(Ino(1), OsStr::new(&"x".repeat(256))), Err(Errno::ENAMETOOLONG));
+        assert_eq!(
+            name_at(Ino(1), OsStr::new(&longest)).unwrap().path,
+            [longest.as_bytes()]
+        );
+        assert_eq!(
+            name_at(Ino(1), OsStr::new(&"x".repeat(256))),
+            Err(Errno::ENAMETOOLONG)
+        );
     }
 
     #[tokio::test]
@@ -181,7 +208,10 @@ mod tests {
         drop(first);
         tokio::task::yield_now().await;
         drop(second);
-        tokio::time::timeout(Duration::from_secs(5), waiter).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), waiter)
+            .await
+            .unwrap()
+            .unwrap();
         running.none_left().await;
     }
 }

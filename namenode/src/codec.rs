@@ -7,6 +7,8 @@ pub mod errno;
 pub mod input;
 pub mod json;
 pub mod output;
+#[cfg(test)]
+mod tests;
 
 use overlog::ir::{Program, RelId, RelKind};
 use std::fmt;
@@ -26,10 +28,14 @@ impl ConnId {
 
     /// The connection that an address names.
     pub fn parse(addr: &[u8]) -> Option<ConnId> {
-        let (b'c', digits) = addr.split_first()? else { return None };
+        let (b'c', digits) = addr.split_first()? else {
+            return None;
+        };
         let mut n: u64 = 0;
         for d in digits {
-            n = n.checked_mul(10)?.checked_add(u64::from(d.checked_sub(b'0').filter(|d| *d < 10)?))?;
+            n = n
+                .checked_mul(10)?
+                .checked_add(u64::from(d.checked_sub(b'0').filter(|d| *d < 10)?))?;
         }
         (!digits.is_empty()).then_some(ConnId(n))
     }
@@ -96,21 +102,33 @@ impl Inputs {
 /// The timers of a program: event and period, ns.
 pub fn timers(program: &Program) -> Vec<(RelId, i64)> {
     let timer = |(i, kind): (usize, &RelKind)| match kind {
-        RelKind::Event { timer_ns: Some(ns) } => Some((RelId(u32::try_from(i).ok()?), (*ns).max(1))),
+        RelKind::Event { timer_ns: Some(ns) } => {
+            Some((RelId(u32::try_from(i).ok()?), (*ns).max(1)))
+        }
         _ => None,
     };
-    program.relations.iter().map(|r| &r.kind).enumerate().filter_map(timer).collect()
+    program
+        .relations
+        .iter()
+        .map(|r| &r.kind)
+        .enumerate()
+        .filter_map(timer)
+        .collect()
 }
 
 pub(crate) fn event(program: &Program, name: &str, columns: usize) -> Result<RelId, Misfit> {
-    let id = program.find(name).ok_or_else(|| Misfit(format!("there is no event {name}")))?;
+    let id = program
+        .find(name)
+        .ok_or_else(|| Misfit(format!("there is no event {name}")))?;
     let relation = program.relation(id);
     if !relation.is_event() {
         return Err(Misfit(format!("{name} is no event")));
     }
     if relation.columns.len() != columns {
         let got = relation.columns.len();
-        return Err(Misfit(format!("event {name} has {got} columns, this NameNode knows it with {columns}")));
+        return Err(Misfit(format!(
+            "event {name} has {got} columns, this NameNode knows it with {columns}"
+        )));
     }
     Ok(id)
 }

@@ -3,4 +3,9 @@
 
 pub mod codec;
 pub mod metrics;
+pub mod server;
 pub mod store;
+
+pub use metrics::Metrics;
+pub use server::{Config, Server, ServerError};
+pub use store::StoreError;

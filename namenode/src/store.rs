@@ -14,6 +14,8 @@ pub mod checkpoint;
 pub mod log;
 pub mod record;
 pub mod segment;
+#[cfg(test)]
+mod tests;
 
 use crate::metrics::Metrics;
 use boomfs_io::{File, Io, LockGuard, Open};
@@ -27,13 +29,17 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open.
-    #[error("data folder {folder} is in use by another NameNode; stop that one, or name another folder")]
+    #[error(
+        "data folder {folder} is in use by another NameNode; stop that one, or name another folder"
+    )]
     InUse {
         /// The folder.
         folder: String,
     },
     /// Written by a newer release.
-    #[error("{file} has format {got}, this build knows up to {max}; use the release that wrote it, or a newer one")]
+    #[error(
+        "{file} has format {got}, this build knows up to {max}; use the release that wrote it, or a newer one"
+    )]
     NewerFormat {
         /// The file.
         file: String,
@@ -53,7 +59,9 @@ pub enum StoreError {
         want: ClusterId,
     },
     /// Not a NameNode's.
-    #[error("{folder} is no NameNode data folder: {why}; name an empty folder, or one that a NameNode made")]
+    #[error(
+        "{folder} is no NameNode data folder: {why}; name an empty folder, or one that a NameNode made"
+    )]
     Foreign {
         /// The folder.
         folder: String,
@@ -73,7 +81,9 @@ pub enum StoreError {
         hint: &'static str,
     },
     /// A file that must be there is not.
-    #[error("log of {folder} is incomplete: {why}; nothing was changed; restore the missing file from a copy")]
+    #[error(
+        "log of {folder} is incomplete: {why}; nothing was changed; restore the missing file from a copy"
+    )]
     Missing {
         /// The folder.
         folder: String,
@@ -118,15 +128,30 @@ impl StoreError {
         } else {
             "restore the file from a copy"
         };
-        StoreError::Corrupt { file: file.display().to_string(), offset, why: why.into(), hint }
+        StoreError::Corrupt {
+            file: file.display().to_string(),
+            offset,
+            why: why.into(),
+            hint,
+        }
     }
 
-    pub(crate) fn io<'a>(what: &'static str, file: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-        move |source| StoreError::Io { what, file: file.display().to_string(), source }
+    pub(crate) fn io<'a>(
+        what: &'static str,
+        file: &'a Path,
+    ) -> impl FnOnce(io::Error) -> StoreError + 'a {
+        move |source| StoreError::Io {
+            what,
+            file: file.display().to_string(),
+            source,
+        }
     }
 
     pub(crate) fn sync(file: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
-        move |source| StoreError::Sync { file: file.display().to_string(), source }
+        move |source| StoreError::Sync {
+            file: file.display().to_string(),
+            source,
+        }
     }
 
     /// The disk is full.
@@ -148,7 +173,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { cluster: None, segment_bytes: 16 << 20, rules: 0 }
+        Options {
+            cluster: None,
+            segment_bytes: 16 << 20,
+            rules: 0,
+        }
     }
 }
 
@@ -219,28 +248,48 @@ impl Folder {
     /// # Errors
     /// Every [`StoreError`] but `Sync` says why the folder is refused.
     pub async fn open(io: &Io, root: &Path, options: Options) -> Result<Folder, StoreError> {
-        let layout = Layout { root: root.to_owned() };
-        io.create_dir_all(root).await.map_err(StoreError::io("create", root))?;
+        let layout = Layout {
+            root: root.to_owned(),
+        };
+        io.create_dir_all(root)
+            .await
+            .map_err(StoreError::io("create", root))?;
         let made = io.exists(&layout.identity()).await;
         if !made {
             check_empty(io, &layout).await?;
         }
         let lock = io.lock(&layout.lock()).await.map_err(|e| match e.kind() {
-            io::ErrorKind::WouldBlock => StoreError::InUse { folder: root.display().to_string() },
+            io::ErrorKind::WouldBlock => StoreError::InUse {
+                folder: root.display().to_string(),
+            },
             _ => StoreError::io("lock", &layout.lock())(e),
         })?;
         if !made {
             create(io, &layout, &options).await?;
         }
         let file = layout.identity();
-        let bytes = io.read_file(&file).await.map_err(StoreError::io("read", &file))?;
+        let bytes = io
+            .read_file(&file)
+            .await
+            .map_err(StoreError::io("read", &file))?;
         let identity: Identity = record::decode_file(record::IDENTITY, &file, &bytes)?;
         if let Some(want) = options.cluster.filter(|want| *want != identity.cluster) {
             let file = root.display().to_string();
-            return Err(StoreError::OtherCluster { file, got: identity.cluster, want });
+            return Err(StoreError::OtherCluster {
+                file,
+                got: identity.cluster,
+                want,
+            });
         }
         let checkpoint = numbered(io, &layout.checkpoints(), "ckpt").await?.pop();
-        let log = read_log(io, &layout, identity.cluster, checkpoint.unwrap_or(0), options.rules).await?;
+        let log = read_log(
+            io,
+            &layout,
+            identity.cluster,
+            checkpoint.unwrap_or(0),
+            options.rules,
+        )
+        .await?;
         Ok(Folder {
             io: io.clone(),
             layout,
@@ -261,37 +310,87 @@ impl Folder {
     /// # Errors
     /// It cannot be read, or its header is bad.
     pub async fn read_checkpoint(&self) -> Result<Option<checkpoint::Reader>, StoreError> {
-        let Some(slot) = self.checkpoint else { return Ok(None) };
-        checkpoint::Reader::open(&self.io, self.layout.checkpoint(slot), self.cluster, slot).await.map(Some)
+        let Some(slot) = self.checkpoint else {
+            return Ok(None);
+        };
+        checkpoint::Reader::open(&self.io, self.layout.checkpoint(slot), self.cluster, slot)
+            .await
+            .map(Some)
     }
 
     /// Begins to write: cuts off a torn tail, removes what an interrupted start or checkpoint left.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub async fn start(self, metrics: Arc<Metrics>, on_durable: log::OnDurable) -> Result<Store, StoreError> {
-        let Folder { io, layout, options, lock, cluster, checkpoint, next_slot, tail, .. } = self;
+    pub async fn start(
+        self,
+        metrics: Arc<Metrics>,
+        on_durable: log::OnDurable,
+    ) -> Result<Store, StoreError> {
+        let Folder {
+            io,
+            layout,
+            options,
+            lock,
+            cluster,
+            checkpoint,
+            next_slot,
+            tail,
+            ..
+        } = self;
         for dir in [layout.log(), layout.checkpoints()] {
-            for item in io.read_dir(&dir).await.map_err(StoreError::io("read", &dir))? {
+            for item in io
+                .read_dir(&dir)
+                .await
+                .map_err(StoreError::io("read", &dir))?
+            {
                 if item.name.ends_with(".tmp") || item.name == "spare" {
                     let path = dir.join(&item.name);
-                    io.remove_file(&path).await.map_err(StoreError::io("remove", &path))?;
+                    io.remove_file(&path)
+                        .await
+                        .map_err(StoreError::io("remove", &path))?;
                 }
             }
         }
         let path = &tail.path;
-        let file = io.open(path, Open::write_create()).await.map_err(StoreError::io("open", path))?;
+        let file = io
+            .open(path, Open::write_create())
+            .await
+            .map_err(StoreError::io("open", path))?;
         if let Some(why) = &tail.torn {
-            tracing::warn!("log segment {} ends in a write that never finished, cut at byte {}: {why}", path.display(), tail.end);
-            file.set_len(tail.end).await.map_err(StoreError::io("cut", path))?;
+            tracing::warn!(
+                "log segment {} ends in a write that never finished, cut at byte {}: {why}",
+                path.display(),
+                tail.end
+            );
+            file.set_len(tail.end)
+                .await
+                .map_err(StoreError::io("cut", path))?;
             file.sync_data().await.map_err(StoreError::sync(path))?;
         }
         let len = file.len().await.map_err(StoreError::io("read", path))?;
-        let start = log::Start { file, path: tail.path, end: tail.end, len, next_slot };
-        let shared = Shared { io, layout, options, cluster, metrics };
+        let start = log::Start {
+            file,
+            path: tail.path,
+            end: tail.end,
+            len,
+            next_slot,
+        };
+        let shared = Shared {
+            io,
+            layout,
+            options,
+            cluster,
+            metrics,
+        };
         let shared = Arc::new(shared);
         let log = log::Log::start(shared.clone(), on_durable, start);
-        Ok(Store { log, shared, last_checkpoint: checkpoint.unwrap_or(0), _lock: lock })
+        Ok(Store {
+            log,
+            shared,
+            last_checkpoint: checkpoint.unwrap_or(0),
+            _lock: lock,
+        })
     }
 }
 
@@ -317,6 +416,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
     /// Starts to write a checkpoint of the state after `slot`.
     pub fn checkpoint(&self, slot: u64, tables: Vec<(String, u32)>) -> checkpoint::Writer {
         checkpoint::Writer::new(self.shared.clone(), slot, tables)
@@ -326,24 +430,46 @@ impl Store {
 /// Without an identity there must be nothing that somebody could miss.
 async fn check_empty(io: &Io, layout: &Layout) -> Result<(), StoreError> {
     let root = &layout.root;
-    let foreign = |why: String| StoreError::Foreign { folder: root.display().to_string(), why };
-    for item in io.read_dir(root).await.map_err(StoreError::io("read", root))? {
+    let foreign = |why: String| StoreError::Foreign {
+        folder: root.display().to_string(),
+        why,
+    };
+    for item in io
+        .read_dir(root)
+        .await
+        .map_err(StoreError::io("read", root))?
+    {
         match item.name.as_str() {
             "lock" | "identity.tmp" => {}
             // Made before the identity: what an interrupted first start leaves.
             "log" | "checkpoints" => {
                 let dir = root.join(&item.name);
-                let items = io.read_dir(&dir).await.map_err(StoreError::io("read", &dir))?;
+                let items = io
+                    .read_dir(&dir)
+                    .await
+                    .map_err(StoreError::io("read", &dir))?;
                 let left_over = |name: &str| name == "spare" || name == "00000000000000000001.log";
                 if let Some(item) = items.iter().find(|i| !left_over(&i.name)) {
-                    return Err(foreign(format!("it has {}/{} but no identity file", dir.display(), item.name)));
+                    return Err(foreign(format!(
+                        "it has {}/{} but no identity file",
+                        dir.display(),
+                        item.name
+                    )));
                 }
                 let file = layout.segment(1);
                 if item.name == "log" && io.exists(&file).await {
-                    let bytes = io.read_file(&file).await.map_err(StoreError::io("read", &file))?;
+                    let bytes = io
+                        .read_file(&file)
+                        .await
+                        .map_err(StoreError::io("read", &file))?;
                     let header = record::read_at::<Segment>(record::SEGMENT, &bytes, 0);
-                    if header.is_ok_and(|(_, end)| bytes.get(end..).unwrap_or_default().iter().any(|b| *b != 0)) {
-                        return Err(foreign(format!("{} has entries, but there is no identity file", file.display())));
+                    if header.is_ok_and(|(_, end)| {
+                        bytes.get(end..).unwrap_or_default().iter().any(|b| *b != 0)
+                    }) {
+                        return Err(foreign(format!(
+                            "{} has entries, but there is no identity file",
+                            file.display()
+                        )));
                     }
                 }
             }
@@ -355,47 +481,88 @@ async fn check_empty(io: &Io, layout: &Layout) -> Result<(), StoreError> {
 
 /// Makes a new folder; the identity comes last, so that it stands for all of it.
 async fn create(io: &Io, layout: &Layout, options: &Options) -> Result<(), StoreError> {
-    let cluster = options.cluster.unwrap_or_else(|| ClusterId((io.random_u64() >> 1).max(1)));
+    let cluster = options
+        .cluster
+        .unwrap_or_else(|| ClusterId((io.random_u64() >> 1).max(1)));
     for dir in [layout.log(), layout.checkpoints()] {
-        io.create_dir_all(&dir).await.map_err(StoreError::io("create", &dir))?;
+        io.create_dir_all(&dir)
+            .await
+            .map_err(StoreError::io("create", &dir))?;
     }
     let path = layout.segment(1);
-    let how = Open { truncate: true, ..Open::write_create() };
-    let file = io.open(&path, how).await.map_err(StoreError::io("create", &path))?;
+    let how = Open {
+        truncate: true,
+        ..Open::write_create()
+    };
+    let file = io
+        .open(&path, how)
+        .await
+        .map_err(StoreError::io("create", &path))?;
     prepare(&file, &path, options.segment_bytes).await?;
-    let header = encode(&path, record::SEGMENT, &Segment { cluster, first_slot: 1, rules: options.rules })?;
-    file.write_at(0, header).await.map_err(StoreError::io("write", &path))?;
+    let header = encode(
+        &path,
+        record::SEGMENT,
+        &Segment {
+            cluster,
+            first_slot: 1,
+            rules: options.rules,
+        },
+    )?;
+    file.write_at(0, header)
+        .await
+        .map_err(StoreError::io("write", &path))?;
     file.sync_data().await.map_err(StoreError::sync(&path))?;
-    io.sync_dir(&layout.log()).await.map_err(StoreError::sync(&layout.log()))?;
-    let identity = Identity { cluster, created_ns: io.now_ns() };
+    io.sync_dir(&layout.log())
+        .await
+        .map_err(StoreError::sync(&layout.log()))?;
+    let identity = Identity {
+        cluster,
+        created_ns: io.now_ns(),
+    };
     let bytes = encode(&layout.identity(), record::IDENTITY, &identity)?;
-    io.write_atomic(&layout.identity(), &bytes).await.map_err(StoreError::io("write", &layout.identity()))
+    io.write_atomic(&layout.identity(), &bytes)
+        .await
+        .map_err(StoreError::io("write", &layout.identity()))
 }
 
 /// Gives a segment its space and fills it with zeros, so that later writes neither fail for
 /// want of space nor change the file's metadata.
 async fn prepare(file: &File, path: &Path, len: u64) -> Result<(), StoreError> {
     const PIECE: u64 = 1 << 20;
-    file.allocate(0, len).await.map_err(StoreError::io("allocate", path))?;
+    file.allocate(0, len)
+        .await
+        .map_err(StoreError::io("allocate", path))?;
     let mut at = 0;
     while at < len {
         let n = PIECE.min(len - at);
         let zeros = vec![0; usize::try_from(n).unwrap_or(0)];
-        file.write_at(at, zeros).await.map_err(StoreError::io("write", path))?;
+        file.write_at(at, zeros)
+            .await
+            .map_err(StoreError::io("write", path))?;
         at += n;
     }
     file.sync_data().await.map_err(StoreError::sync(path))
 }
 
 fn encode<T: serde::Serialize>(file: &Path, kind: u16, value: &T) -> Result<Vec<u8>, StoreError> {
-    encode_record(kind, FORMAT, value)
-        .map_err(|e| StoreError::Encode { file: file.display().to_string(), why: e.to_string() })
+    encode_record(kind, FORMAT, value).map_err(|e| StoreError::Encode {
+        file: file.display().to_string(),
+        why: e.to_string(),
+    })
 }
 
 /// Numbers of the files `<number>.<extension>` in a folder, ascending.
 async fn numbered(io: &Io, dir: &Path, extension: &str) -> Result<Vec<u64>, StoreError> {
-    let items = io.read_dir(dir).await.map_err(StoreError::io("read", dir))?;
-    let number = |name: &str| name.strip_suffix(extension)?.strip_suffix('.')?.parse().ok();
+    let items = io
+        .read_dir(dir)
+        .await
+        .map_err(StoreError::io("read", dir))?;
+    let number = |name: &str| {
+        name.strip_suffix(extension)?
+            .strip_suffix('.')?
+            .parse()
+            .ok()
+    };
     let mut all: Vec<u64> = items.iter().filter_map(|item| number(&item.name)).collect();
     all.sort_unstable();
     Ok(all)
@@ -426,43 +593,85 @@ async fn read_log(
     rules: u64,
 ) -> Result<LogContents, StoreError> {
     let folder = layout.root.display().to_string();
-    let missing = |why: String| StoreError::Missing { folder: folder.clone(), why };
+    let missing = |why: String| StoreError::Missing {
+        folder: folder.clone(),
+        why,
+    };
     let segments = numbered(io, &layout.log(), "log").await?;
     let mut batches = Vec::new();
     let mut other_rules = false;
     let mut before: Option<(PathBuf, u64, Ending)> = None;
     for (i, &first) in segments.iter().enumerate() {
         let path = layout.segment(first);
-        let bytes = io.read_file(&path).await.map_err(StoreError::io("read", &path))?;
+        let bytes = io
+            .read_file(&path)
+            .await
+            .map_err(StoreError::io("read", &path))?;
         let scan = segment::scan(&path, &bytes, cluster, i + 1 == segments.len())?;
         if scan.header.first_slot != first {
-            let why = format!("it starts at slot {}, its name says {first}", scan.header.first_slot);
+            let why = format!(
+                "it starts at slot {}, its name says {first}",
+                scan.header.first_slot
+            );
             return Err(StoreError::corrupt(&path, 0, why));
         }
         let expected = before.as_ref().map(|(_, next_slot, _)| *next_slot);
         match expected {
             Some(slot) if slot != first => {
-                return Err(missing(format!("slots {slot} to {} are in no file", first.saturating_sub(1))));
+                return Err(missing(format!(
+                    "slots {slot} to {} are in no file",
+                    first.saturating_sub(1)
+                )));
             }
             None if first > checkpoint + 1 => {
-                return Err(missing(format!("slots {} to {} are in no file", checkpoint + 1, first - 1)));
+                return Err(missing(format!(
+                    "slots {} to {} are in no file",
+                    checkpoint + 1,
+                    first - 1
+                )));
             }
             _ => {}
         }
         let (first, next_slot) = (scan.header.first_slot, scan.next_slot);
         other_rules |= scan.header.rules != rules && next_slot > first.max(checkpoint + 1);
-        batches.extend(scan.batches.into_iter().filter(|(slot, _)| *slot > checkpoint));
-        before = Some((path, next_slot, Ending { end: scan.end, torn: scan.torn, sealed: scan.sealed }));
+        batches.extend(
+            scan.batches
+                .into_iter()
+                .filter(|(slot, _)| *slot > checkpoint),
+        );
+        before = Some((
+            path,
+            next_slot,
+            Ending {
+                end: scan.end,
+                torn: scan.torn,
+                sealed: scan.sealed,
+            },
+        ));
     }
     let Some((path, next_slot, ending)) = before else {
         return Err(missing("there is no segment at all".to_owned()));
     };
     if ending.sealed {
-        return Err(missing(format!("{} says that a segment from slot {next_slot} follows", path.display())));
+        return Err(missing(format!(
+            "{} says that a segment from slot {next_slot} follows",
+            path.display()
+        )));
     }
     if next_slot <= checkpoint {
         let last = next_slot - 1;
-        return Err(missing(format!("it ends at slot {last}, the newest checkpoint holds slot {checkpoint}")));
+        return Err(missing(format!(
+            "it ends at slot {last}, the newest checkpoint holds slot {checkpoint}"
+        )));
     }
-    Ok(LogContents { batches, next_slot, other_rules, tail: Tail { path, end: ending.end, torn: ending.torn } })
+    Ok(LogContents {
+        batches,
+        next_slot,
+        other_rules,
+        tail: Tail {
+            path,
+            end: ending.end,
+            torn: ending.torn,
+        },
+    })
 }

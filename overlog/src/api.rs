@@ -20,6 +20,8 @@ pub struct Options {
     pub me: Value,
     /// Events whose rows the host wants in [`Output::observed`].
     pub observe: Vec<RelId>,
+    /// Put changes of replicated tables into [`Output::changes`] too. A host that has them in a log does not need them.
+    pub replicated_changes: bool,
     /// Most ticks in a run.
     pub max_ticks: u64,
     /// Most rows that the events of one tick may derive.
@@ -29,7 +31,7 @@ pub struct Options {
 impl Options {
     /// Defaults: 1,000 ticks, 10 million rows.
     pub fn new(me: Value) -> Options {
-        Options { me, observe: Vec::new(), max_ticks: 1_000, max_rows: 10_000_000 }
+        Options { me, observe: Vec::new(), replicated_changes: true, max_ticks: 1_000, max_rows: 10_000_000 }
     }
 }
 

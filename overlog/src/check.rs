@@ -13,6 +13,8 @@ mod replicated;
 mod rules;
 mod scope;
 mod strata;
+#[cfg(test)]
+mod tests;
 mod types;
 mod warn;
 
@@ -56,6 +58,8 @@ pub fn compile(
     let loaded = load::load(main, sources);
     let mut checker = Checker::new(functions, options);
     checker.program.sources = loaded.sources;
+    // All of them, so that queries can call what no rule calls.
+    checker.program.functions = functions.to_vec();
     checker.diags = loaded.diags;
     checker.broken = loaded.broken;
     checker.items(&loaded.items);
@@ -128,15 +132,23 @@ impl<'a> Checker<'a> {
         self.key_invariants();
         self.check_strata();
         self.check_replicated();
-        self.warn();
+        // Rules that were refused are missing here and would make false warnings.
+        if !self.failed() {
+            self.warn();
+        }
     }
 
     fn finish(mut self) -> Result<(Program, Vec<Diagnostic>), Diagnostics> {
         sort(&mut self.diags);
-        if self.diags.iter().any(|d| d.severity == Severity::Error) {
+        if self.failed() {
             return Err(Diagnostics { list: self.diags, sources: self.program.sources });
         }
         Ok((self.program, self.diags))
+    }
+
+    /// Is there an error so far?
+    fn failed(&self) -> bool {
+        self.diags.iter().any(|d| d.severity == Severity::Error)
     }
 
     fn report(&mut self, diag: Diagnostic) {
@@ -228,7 +240,7 @@ impl<'a> Checker<'a> {
             match all.first() {
                 Some(f) => {
                     let types: Vec<&str> = f.args.iter().map(|t| t.name()).collect();
-                    let message = format!("{} takes {} arguments, not {arity}", name.text, f.args.len());
+                    let message = format!("{} takes {}, not {arity}", name.text, plural(f.args.len(), "argument"));
                     self.hinted(code::FUNCTION_ARITY, span, message, format!("{}({})", name.text, types.join(", ")));
                 }
                 None => {
@@ -290,6 +302,10 @@ fn edits(a: &str, b: &str) -> usize {
         }
     }
     row.last().copied().unwrap_or(0)
+}
+
+fn plural(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// The type that two make together; `None` if they contradict one another.

@@ -224,7 +224,7 @@ impl Place {
         let line_text = rest.split('\n').next().unwrap_or_default().trim_end_matches('\r');
         let column = before.get(line_start..).unwrap_or_default().chars().count();
         let covered = text.get(start..end).unwrap_or_default().split('\n').next().unwrap_or_default();
-        let skipped = if column > SHOWN / 2 { column - SHOWN / 2 } else { 0 };
+        let skipped = column.saturating_sub(SHOWN / 2);
         let shown: String = line_text.chars().skip(skipped).take(SHOWN).map(plain).collect();
         let indent = column - skipped;
         let width = covered.chars().count().min(SHOWN.saturating_sub(indent)).max(1);

@@ -13,3 +13,4 @@ pub mod changes;
 pub mod lazy;
 pub mod query;
 pub mod state;
+pub mod watch;

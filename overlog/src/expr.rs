@@ -168,7 +168,7 @@ fn overflow(sign: &str, x: &Value, y: Option<&Value>) -> EvalError {
     })
 }
 
-fn symbol(op: BinaryOp) -> &'static str {
+pub(crate) fn symbol(op: BinaryOp) -> &'static str {
     match op {
         BinaryOp::Add => "+",
         BinaryOp::Sub => "-",

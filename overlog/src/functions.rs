@@ -1,6 +1,8 @@
 //! The functions that rules can call: the built-in ones and those that the host registers.
 
 mod builtin;
+#[cfg(test)]
+mod tests;
 
 use crate::expr::shown;
 use crate::ir::Type;

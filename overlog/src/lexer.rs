@@ -288,9 +288,8 @@ impl<'a> Lexer<'a> {
 
     fn string(&mut self, start: usize, rest: &str) {
         let mut out = Vec::new();
-        let mut chars = rest.char_indices().skip(1);
         let mut skip_to = 0;
-        while let Some((i, c)) = chars.next() {
+        for (i, c) in rest.char_indices().skip(1) {
             if i < skip_to {
                 continue;
             }

@@ -8,6 +8,7 @@ pub mod ast;
 pub mod diag;
 pub mod engine;
 pub mod expr;
+pub mod check;
 pub mod functions;
 pub mod ir;
 pub mod lexer;
@@ -17,5 +18,6 @@ pub mod packed;
 pub mod parser;
 pub mod value;
 
+pub use check::{CompileOptions, CompiledQuery, Dialect, Sources, compile, compile_query};
 pub use packed::Row;
 pub use value::Value;

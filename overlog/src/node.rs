@@ -6,7 +6,8 @@ use crate::engine::changes::Changes;
 use crate::engine::machine::Machine;
 use crate::engine::plan::EventRule;
 use crate::engine::state::State;
-use crate::ir::{Program, RelId, RelKind, TableClass};
+use crate::functions::Function;
+use crate::ir::{Program, RelId, RelKind, Rule, TableClass};
 use crate::packed::Row;
 use crate::value::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +30,13 @@ pub struct Node {
     ticks: u64,
     /// Rows of the invariants at the last rest.
     violated: BTreeMap<RelId, BTreeSet<Row>>,
+    /// Changes of kept queries that nobody has taken yet.
+    watched: BTreeMap<RelId, BTreeMap<Row, bool>>,
 }
+
+/// A query whose answer is kept up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subscription(RelId);
 
 /// Rows that an event relation gets in the next tick.
 type Pending = BTreeMap<RelId, BTreeSet<Row>>;
@@ -43,6 +50,7 @@ struct Done {
     errors: BTreeSet<(String, String)>,
     conflicts: BTreeSet<(String, Row, Row)>,
     violations: BTreeSet<(String, Row)>,
+    watch: Vec<String>,
     fired: BTreeSet<String>,
     changes: Changes,
     rows: u64,
@@ -65,6 +73,7 @@ impl Node {
             runs: 0,
             ticks: 0,
             violated: BTreeMap::new(),
+            watched: BTreeMap::new(),
         })
     }
 
@@ -153,12 +162,12 @@ impl Node {
             self.state.clear_events();
             let back: Vec<_> = undo.into_iter().rev().map(|(rel, row, came)| (rel, row, !came)).collect();
             self.state.change(&back)?;
-            self.state.take_view_changes();
+            self.take_watched();
             self.ticks = ticks;
             return Err(error);
         }
         self.runs += 1;
-        output.changes = net(&self.program, undo);
+        output.changes = net(&self.program, undo, self.options.replicated_changes);
         Ok(output)
     }
 
@@ -236,6 +245,60 @@ impl Node {
         self.state.rows_of(rel)
     }
 
+    /// Plans a query on the state as it stands; [`Query::step`] works on it, between runs if it is long.
+    ///
+    /// # Errors
+    /// It reads an event, or a view that is off, or cannot be planned.
+    pub fn query(&self, rule: &Rule, functions: &[Function], budget: Budget) -> Result<Query, String> {
+        Query::new(&self.state, rule, functions, budget)
+    }
+
+    /// Keeps a query's answer up to date: [`Node::changes`] gives its rows, and then the net change of each run.
+    ///
+    /// # Errors
+    /// It reads an event, or cannot be planned.
+    pub fn subscribe(&mut self, rule: &Rule, functions: &[Function]) -> Result<Subscription, String> {
+        Query::new(&self.state, rule, functions, Budget::default())?;
+        self.take_watched();
+        let rel = self.state.watch(rule, functions)?;
+        self.watched.insert(rel, BTreeMap::new());
+        self.take_watched();
+        Ok(Subscription(rel))
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&mut self, subscription: Subscription) {
+        self.watched.remove(&subscription.0);
+        self.state.unwatch(subscription.0);
+    }
+
+    /// Rows that came and rows that went since the last call; both sorted.
+    pub fn changes(&mut self, subscription: Subscription) -> (Vec<Row>, Vec<Row>) {
+        let Some(changed) = self.watched.get_mut(&subscription.0) else { return Default::default() };
+        let (added, removed): (Vec<_>, Vec<_>) = std::mem::take(changed).into_iter().partition(|(_, came)| *came);
+        let rows = |list: Vec<(Row, bool)>| list.into_iter().map(|(row, _)| row).collect();
+        (rows(added), rows(removed))
+    }
+
+    fn take_watched(&mut self) {
+        let (deltas, _) = self.state.take_view_changes();
+        self.note_watched(&deltas);
+    }
+
+    /// Adds changes of kept queries to what waits for [`Node::changes`]; what comes and goes is nothing.
+    fn note_watched(&mut self, deltas: &[(RelId, Row, bool)]) {
+        if self.watched.is_empty() {
+            return;
+        }
+        for (rel, row, came) in deltas {
+            if let Some(waiting) = self.watched.get_mut(rel)
+                && waiting.insert(row.clone(), *came).is_some_and(|before| before != *came)
+            {
+                waiting.remove(row);
+            }
+        }
+    }
+
     /// The rows of some tables as they stand, to be read in parts between runs.
     pub fn snapshot(&self, rels: &[RelId]) -> Snapshot {
         Snapshot::new(&self.state, rels)
@@ -249,14 +312,20 @@ fn collect(done: Done, output: &mut Output) -> Pending {
     output.errors.extend(done.errors);
     output.conflicts.extend(done.conflicts);
     output.violations.extend(done.violations);
+    output.watch.extend(done.watch);
     done.next
 }
 
 /// The net change of durable tables.
-fn net(program: &Program, deltas: Vec<(RelId, Row, bool)>) -> Vec<Change> {
+fn net(program: &Program, deltas: Vec<(RelId, Row, bool)>, replicated: bool) -> Vec<Change> {
     let mut sums: BTreeMap<(RelId, Row), i64> = BTreeMap::new();
     for (rel, row, came) in deltas {
-        if program.relation(rel).kind != RelKind::Table(TableClass::Volatile) {
+        let wanted = match program.relation(rel).kind {
+            RelKind::Table(TableClass::Local) => true,
+            RelKind::Table(TableClass::Replicated { .. }) => replicated,
+            _ => false,
+        };
+        if wanted {
             *sums.entry((rel, row)).or_default() += if came { 1 } else { -1 };
         }
     }

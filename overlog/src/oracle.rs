@@ -14,6 +14,7 @@ mod tick;
 mod views;
 
 use crate::api::{Change, Options, Output, RunError, Time, check_input};
+use crate::check::CompiledQuery;
 use crate::functions::Function;
 use crate::ir::{Action, Program, RelId, RelKind, Rule, TableClass};
 use crate::packed::Row;
@@ -151,6 +152,19 @@ impl Node {
             Ok(()) => rel(&world, id).rows.iter().map(|row| Row::new(row)).collect(),
             Err(_) => Vec::new(),
         }
+    }
+
+    /// The program that it runs.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    /// The answer to a query, sorted.
+    ///
+    /// # Errors
+    /// A view that it reads is over the limit.
+    pub fn query(&self, query: &CompiledQuery) -> Result<Vec<Row>, RunError> {
+        self.query_rule(&query.rule, &query.functions)
     }
 
     /// The rows that a query's rule gives, sorted.

@@ -7,6 +7,8 @@ mod decl;
 mod expr;
 mod rule;
 
+pub use expr::is_variable;
+
 use crate::ast::{Atom, Expr, Ident, Item, Rule, Term};
 use crate::diag::{Diagnostic, code};
 use crate::ir::Span;

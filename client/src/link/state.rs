@@ -5,7 +5,9 @@
 
 use crate::query::{Change, Rows, Told};
 use boomfs_wire::frame::{FrameError, encode_message};
-use boomfs_wire::{Answer, Caller, ClusterId, Failure, FromNameNode, Ino, Op, ReadOp, SessionId, ToNameNode};
+use boomfs_wire::{
+    Answer, Caller, ClusterId, Failure, FromNameNode, Ino, Op, ReadOp, SessionId, ToNameNode,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,9 +41,17 @@ pub enum Waiting {
     /// A question.
     Read(oneshot::Sender<Ended>),
     /// A query; its rows are gathered up to the limit.
-    Query { gathered: Rows, limit: u64, reply: oneshot::Sender<Result<Rows, Failure>> },
+    Query {
+        gathered: Rows,
+        limit: u64,
+        reply: oneshot::Sender<Result<Rows, Failure>>,
+    },
     /// A query that stays.
-    Watch { told: mpsc::Sender<Told>, began: bool, columns: Vec<String> },
+    Watch {
+        told: mpsc::Sender<Told>,
+        began: bool,
+        columns: Vec<String>,
+    },
 }
 
 struct Asked {
@@ -77,7 +87,6 @@ pub struct State {
     /// What went wrong last, by NameNode.
     pub trouble: BTreeMap<String, String>,
     pub connected: Option<String>,
-    pub closed: bool,
     /// Renew the session before its time.
     pub renew_now: bool,
     next_seq: u64,
@@ -108,7 +117,6 @@ impl State {
             replication: 0,
             trouble: BTreeMap::new(),
             connected: None,
-            closed: false,
             renew_now: false,
             next_seq: 1,
             acked: 0,
@@ -131,7 +139,12 @@ impl State {
     }
 
     /// Queues a question and gives its number.
-    pub fn ask(&mut self, caller: Caller, op: ReadOp, reply: oneshot::Sender<Ended>) -> Result<u64, FrameError> {
+    pub fn ask(
+        &mut self,
+        caller: Caller,
+        op: ReadOp,
+        reply: oneshot::Sender<Ended>,
+    ) -> Result<u64, FrameError> {
         let req = self.next_req;
         let frame = encode_message(&ToNameNode::Read { req, caller, op }, 0)?;
         Ok(self.put_asked(frame, Waiting::Read(reply)))
@@ -140,7 +153,12 @@ impl State {
     /// Queues a query and gives its number.
     pub fn query(&mut self, text: &str, limit: u64, waiting: Waiting) -> Result<u64, FrameError> {
         let watch = matches!(waiting, Waiting::Watch { .. });
-        let query = ToNameNode::Query { req: self.next_req, text: text.to_owned(), limit, watch };
+        let query = ToNameNode::Query {
+            req: self.next_req,
+            text: text.to_owned(),
+            limit,
+            watch,
+        };
         let frame = encode_message(&query, 0)?;
         Ok(self.put_asked(frame, waiting))
     }
@@ -199,7 +217,12 @@ impl State {
 
     /// Numbers a command and appends it.
     fn send(&mut self, command: Queued, out: &mut Vec<u8>) {
-        let Queued { caller, op, epoch, reply } = command;
+        let Queued {
+            caller,
+            op,
+            epoch,
+            reply,
+        } = command;
         if reply.is_closed() {
             self.freed += 1;
             return;
@@ -208,7 +231,15 @@ impl State {
             Ended::SessionLost
         } else {
             let seq = self.next_seq;
-            match encode_message(&ToNameNode::Command { seq, ack: self.acked, caller, op }, 0) {
+            match encode_message(
+                &ToNameNode::Command {
+                    seq,
+                    ack: self.acked,
+                    caller,
+                    op,
+                },
+                0,
+            ) {
                 Ok(frame) => {
                     self.next_seq += 1;
                     out.extend_from_slice(&frame);
@@ -260,7 +291,6 @@ impl State {
 
     /// The client is closed: nobody is answered any more.
     pub fn close(&mut self) {
-        self.closed = true;
         self.queue.clear();
         self.sent.clear();
         self.asked.clear();
@@ -276,7 +306,9 @@ impl State {
                         let _ = reply.send(Ended::Answered(result));
                     }
                     // The NameNode may refuse a query this way.
-                    Some(Waiting::Query { reply, gathered, .. }) => {
+                    Some(Waiting::Query {
+                        reply, gathered, ..
+                    }) => {
                         let _ = reply.send(result.map(|_| gathered));
                     }
                     Some(Waiting::Watch { told, .. }) => {
@@ -310,31 +342,62 @@ impl State {
             opened.unlinked = attr.nlink == 0;
         }
         let _ = sent.reply.send(Ended::Answered(result));
-        if stale { Effect::CheckSession } else { Effect::None }
+        if stale {
+            Effect::CheckSession
+        } else {
+            Effect::None
+        }
     }
 
     fn rows(&mut self, message: FromNameNode) {
-        let FromNameNode::Rows { req, columns, run, added, removed, end, failure } = message else { return };
-        let Some(asked) = self.asked.get_mut(&req) else { return };
+        let FromNameNode::Rows {
+            req,
+            columns,
+            run,
+            added,
+            removed,
+            end,
+            failure,
+        } = message
+        else {
+            return;
+        };
+        let Some(asked) = self.asked.get_mut(&req) else {
+            return;
+        };
         let (keep, cancel) = match &mut asked.waiting {
             Waiting::Read(_) => (true, false),
-            Waiting::Query { gathered, limit, .. } => {
+            Waiting::Query {
+                gathered, limit, ..
+            } => {
                 if !columns.is_empty() {
                     gathered.columns = columns;
                 }
                 gathered.run = run;
-                let room = usize::try_from(*limit).unwrap_or(usize::MAX).saturating_sub(gathered.rows.len());
+                let room = usize::try_from(*limit)
+                    .unwrap_or(usize::MAX)
+                    .saturating_sub(gathered.rows.len());
                 let full = added.len() > room;
                 gathered.rows.extend(added.into_iter().take(room));
                 (!end && !full, full && !end)
             }
-            Waiting::Watch { told, began, columns: known } => {
+            Waiting::Watch {
+                told,
+                began,
+                columns: known,
+            } => {
                 if !columns.is_empty() {
                     *known = columns;
                 }
                 let restarted = !*began;
                 *began = true;
-                let change = Change { added, removed, run, restarted, columns: known.clone() };
+                let change = Change {
+                    added,
+                    removed,
+                    run,
+                    restarted,
+                    columns: known.clone(),
+                };
                 // The consumer finds the channel closed after what it holds, and says so.
                 let full = told.try_send(Told::Change(change)).is_err();
                 if end {
@@ -346,7 +409,13 @@ impl State {
         if keep {
             return;
         }
-        if let Some(Asked { waiting: Waiting::Query { gathered, reply, .. }, .. }) = self.asked.remove(&req) {
+        if let Some(Asked {
+            waiting: Waiting::Query {
+                gathered, reply, ..
+            },
+            ..
+        }) = self.asked.remove(&req)
+        {
             let _ = reply.send(failure.map_or(Ok(gathered), Err));
         }
         if cancel {
@@ -372,7 +441,11 @@ impl State {
     /// Open inodes for a renewal, at most `limit`. Those known to be without a name come first; the others are named
     /// too, for another client, or a rename over them, may have taken their last name.
     pub fn open_inodes(&self, limit: usize) -> Vec<Ino> {
-        let mut inodes: Vec<(bool, Ino)> = self.opened.iter().map(|(ino, opened)| (!opened.unlinked, *ino)).collect();
+        let mut inodes: Vec<(bool, Ino)> = self
+            .opened
+            .iter()
+            .map(|(ino, opened)| (!opened.unlinked, *ino))
+            .collect();
         inodes.sort_unstable();
         inodes.truncate(limit);
         inodes.into_iter().map(|(_, ino)| ino).collect()
@@ -385,7 +458,10 @@ impl State {
         }
         let mut who = String::from("no NameNode can be reached");
         for addr in namenodes {
-            let why = self.trouble.get(addr).map_or("no answer yet", String::as_str);
+            let why = self
+                .trouble
+                .get(addr)
+                .map_or("no answer yet", String::as_str);
             who.push_str("; ");
             who.push_str(addr);
             who.push_str(": ");
@@ -403,7 +479,12 @@ mod tests {
     fn command(state: &mut State, ino: u64) -> oneshot::Receiver<Ended> {
         let (reply, answer) = oneshot::channel();
         let op = Op::AcquireLease { ino: Ino(ino) };
-        state.enqueue(Queued { caller: Caller::default(), op, epoch: None, reply });
+        state.enqueue(Queued {
+            caller: Caller::default(),
+            op,
+            epoch: None,
+            reply,
+        });
         answer
     }
 
@@ -411,12 +492,20 @@ mod tests {
     fn sent(state: &mut State) -> Vec<(u64, u64, u64)> {
         let mut bytes = Vec::new();
         state.fill(&mut bytes, usize::MAX);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let mut rest = &bytes[..];
             let mut commands = Vec::new();
             while let Some((message, _)) = read_message::<ToNameNode, _>(&mut rest).await.unwrap() {
-                if let ToNameNode::Command { seq, ack, op: Op::AcquireLease { ino }, .. } = message {
+                if let ToNameNode::Command {
+                    seq,
+                    ack,
+                    op: Op::AcquireLease { ino },
+                    ..
+                } = message
+                {
                     commands.push((seq, ack, ino.0));
                 }
             }
@@ -425,7 +514,10 @@ mod tests {
     }
 
     fn done(seq: u64) -> FromNameNode {
-        FromNameNode::Answered { seq, result: Ok(Answer::Done) }
+        FromNameNode::Answered {
+            seq,
+            result: Ok(Answer::Done),
+        }
     }
 
     #[test]
@@ -482,13 +574,21 @@ mod tests {
         let _second = command(&mut state, 2);
         let (reply, mut bound) = oneshot::channel();
         let op = Op::AcquireLease { ino: Ino(3) };
-        state.enqueue(Queued { caller: Caller::default(), op, epoch: Some(1), reply });
+        state.enqueue(Queued {
+            caller: Caller::default(),
+            op,
+            epoch: Some(1),
+            reply,
+        });
         state.lose_session(77);
         state.welcome(SessionId(6));
         assert!(matches!(first.try_recv(), Ok(Ended::SessionLost)));
         assert_eq!(sent(&mut state), [(1, 0, 2)]);
         assert!(matches!(bound.try_recv(), Ok(Ended::SessionLost)));
-        assert_eq!((state.epoch, state.session, state.nonce), (2, SessionId(6), 77));
+        assert_eq!(
+            (state.epoch, state.session, state.nonce),
+            (2, SessionId(6), 77)
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 mod record;
 
-pub(crate) use record::{Contents, Image, ParsedJournal, Record, parse};
+pub(crate) use record::{Contents, Image, JOURNAL_VERSION, ParsedJournal, Record, parse};
 
 use super::layout::Names;
 use crate::error::Error;
@@ -48,10 +48,6 @@ pub(crate) struct Journal {
     failed: OnceLock<String>,
 }
 
-fn file_error(what: &'static str, names: &Names, number: u64) -> impl FnOnce(io::Error) -> Error {
-    Error::io(what, &names.journal(number))
-}
-
 async fn create(io: &Io, names: &Names, number: u64, first_lsn: u64, last: u64) -> io::Result<File> {
     let path = names.journal(number);
     let file = io.open(&path, Open::create_new()).await?;
@@ -79,7 +75,7 @@ impl Journal {
     ) -> Result<Journal, Error> {
         let file = create(io, names, number, first_lsn, first_lsn.saturating_sub(1))
             .await
-            .map_err(file_error("cannot make the journal", names, number))?;
+            .map_err(Error::io("cannot make the journal", &names.journal(number)))?;
         let start = record::FILE_HEADER as u64;
         Ok(Journal {
             io: io.clone(),
@@ -219,11 +215,5 @@ impl Journal {
     pub async fn remove(&self, number: u64) -> io::Result<()> {
         self.io.remove_file(&self.names.journal(number)).await?;
         self.io.sync_dir(self.names.root()).await
-    }
-
-    /// Puts blocks back among those that the newest file speaks of, after a checkpoint that did
-    /// not finish.
-    pub async fn touch(&self, blocks: BTreeSet<BlockId>) {
-        self.writer.lock().await.touched.extend(blocks);
     }
 }

@@ -8,7 +8,12 @@
 //! Chunks from `floor` on were never promised to anyone: after a crash they may be gone.
 
 mod change;
+
 mod sync;
+
+pub(crate) use change::packet_matches;
+#[cfg(test)]
+pub(crate) use change::piece_lengths;
 
 use super::journal::{Image, Record};
 use super::layout::{CHUNK64, Header, Layout, chunk_len, chunk_start, chunks_of, decode_slots};

@@ -17,9 +17,14 @@ impl State {
         mut change: SetAttr,
         by_handle: bool,
     ) -> Result<FileAttr, Errno> {
-        let result = self.setattr_in_parts(&caller, ino, &mut change, by_handle).await;
+        let result = self
+            .setattr_in_parts(&caller, ino, &mut change, by_handle)
+            .await;
         self.changed();
-        Ok(self.present(result.map_err(|error| failed_inode("setattr", &error))?, false))
+        Ok(self.present(
+            result.map_err(|error| failed_inode("setattr", &error))?,
+            false,
+        ))
     }
 
     async fn setattr_in_parts(
@@ -29,10 +34,8 @@ impl State {
         change: &mut SetAttr,
         by_handle: bool,
     ) -> Result<Attr, Error> {
-        let writes = self.client.writer(ino).is_some();
-        if let Some(size) = change.size.take_if(|_| by_handle || writes) {
-            let who = if by_handle { trusted() } else { caller.clone() };
-            let attr = self.set_size(&who, ino, size).await?;
+        if let Some(size) = change.size.take_if(|_| by_handle) {
+            let attr = self.set_size(&trusted(), ino, size).await?;
             if *change == SetAttr::default() {
                 return Ok(attr);
             }
@@ -41,7 +44,11 @@ impl State {
             // The kernel cuts its own pages; what else it holds is of a version before this one.
             self.inodes.doubt(ino);
         }
-        match self.client.setattr(caller, &inode_at(ino), change.clone()).await {
+        match self
+            .client
+            .setattr(caller, &inode_at(ino), change.clone())
+            .await
+        {
             Err(error) if error.errno() == Number::PERM.raw_os_error() => {
                 self.strip_set_id(ino, change).await?.ok_or(error)
             }
@@ -49,39 +56,55 @@ impl State {
         }
     }
 
-    /// Cuts or extends a file: through its writer, where this mount has one, so that nothing it has not sent
-    /// yet comes back behind the end.
-    pub(crate) async fn set_size(&self, caller: &Caller, ino: Ino, size: u64) -> Result<Attr, Error> {
-        match self.client.writer(ino) {
-            Some(writer) => {
-                writer.truncate(size).await?;
-                self.client.getattr(&trusted(), ino).await
-            }
-            None => {
-                self.inodes.doubt(ino);
-                let change = SetAttr { size: Some(size), ..SetAttr::default() };
-                self.client.setattr(caller, &inode_at(ino), change).await
-            }
+    /// Cuts or extends a file. Where this mount writes it, the client puts the cut behind all bytes not yet sent.
+    pub(crate) async fn set_size(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        size: u64,
+    ) -> Result<Attr, Error> {
+        if !self.inodes.has_writer(ino) {
+            // The kernel cuts its own pages; what else it holds is of a version before this one.
+            self.inodes.doubt(ino);
         }
+        let change = SetAttr {
+            size: Some(size),
+            ..SetAttr::default()
+        };
+        self.client.setattr(caller, &inode_at(ino), change).await
     }
 
     /// A write by someone who is not the owner takes the set-id bits off. The kernel asks for that in the writer's
     /// name, whom the NameNode refuses. The kernel itself refuses any other `chmod` by a stranger, so what
     /// does nothing but take these bits off can be granted.
     async fn strip_set_id(&self, ino: Ino, change: &SetAttr) -> Result<Option<Attr>, Error> {
-        let Some(mode) = change.mode else { return Ok(None) };
-        if *change != (SetAttr { mode: Some(mode), ..SetAttr::default() }) {
+        let Some(mode) = change.mode else {
+            return Ok(None);
+        };
+        if *change
+            != (SetAttr {
+                mode: Some(mode),
+                ..SetAttr::default()
+            })
+        {
             return Ok(None);
         }
         let before = self.client.getattr(&trusted(), ino).await?.mode & 0o7777;
         if !only_strips_set_id(before, mode & 0o7777) {
             return Ok(None);
         }
-        self.client.setattr(&trusted(), &inode_at(ino), change.clone()).await.map(Some)
+        self.client
+            .setattr(&trusted(), &inode_at(ino), change.clone())
+            .await
+            .map(Some)
     }
 
     pub(crate) async fn statfs(&self) -> Result<Space, Errno> {
-        let answer = self.client.statfs().await.map_err(|error| failed("statfs", &error))?;
+        let answer = self
+            .client
+            .statfs()
+            .await
+            .map_err(|error| failed("statfs", &error))?;
         Ok(Space::of(&answer))
     }
 }
@@ -136,10 +159,21 @@ mod tests {
 
     #[test]
     fn space_is_what_files_can_take() {
-        let answer = StatFs { capacity: 3 << 30, free: 3 << 20, inodes: 10, replication: 3, ..StatFs::default() };
+        let answer = StatFs {
+            capacity: 3 << 30,
+            free: 3 << 20,
+            inodes: 10,
+            replication: 3,
+            ..StatFs::default()
+        };
         assert_eq!(
             Space::of(&answer),
-            Space { blocks: 1 << 18, free: 256, files: 10 + (1 << 32), files_free: 1 << 32 }
+            Space {
+                blocks: 1 << 18,
+                free: 256,
+                files: 10 + (1 << 32),
+                files_free: 1 << 32
+            }
         );
         assert_eq!(Space::of(&StatFs::default()).blocks, 0);
     }

@@ -32,7 +32,12 @@ impl State {
         self.client.note_open(ino);
         self.inodes.opening(ino);
         match self.client.open_read(ino).await {
-            Ok(reader) => Ok(OpenFile { ino, opened, reader, writer: OnceCell::new() }),
+            Ok(reader) => Ok(OpenFile {
+                ino,
+                opened,
+                reader,
+                writer: OnceCell::new(),
+            }),
             Err(error) => {
                 self.inodes.closed(ino, false);
                 self.client.note_close(ino);
@@ -126,7 +131,11 @@ impl State {
 
     /// The writer of a handle. The lease is taken at the first write, not at open: programs open much for
     /// writing that they only read, and a lease keeps other mounts out.
-    async fn share_lease<'a>(&self, file: &'a OpenFile, ask: bool) -> Result<&'a FileWriter, Error> {
+    async fn share_lease<'a>(
+        &self,
+        file: &'a OpenFile,
+        ask: bool,
+    ) -> Result<&'a FileWriter, Error> {
         file.writer
             .get_or_try_init(|| async {
                 let shared = self.inodes.has_writer(file.ino);
@@ -147,9 +156,17 @@ impl State {
             .await
     }
 
-    pub(crate) async fn read(&self, file: &OpenFile, offset: u64, size: u32) -> Result<Bytes, Errno> {
+    pub(crate) async fn read(
+        &self,
+        file: &OpenFile,
+        offset: u64,
+        size: u32,
+    ) -> Result<Bytes, Errno> {
         let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
-        file.reader.read_at(offset, size).await.map_err(|error| failed_inode("read", &error))
+        file.reader
+            .read_at(offset, size)
+            .await
+            .map_err(|error| failed_inode("read", &error))
     }
 
     /// Writes. `flags`: as they are now, `fcntl` may have changed them. `from_pages`: written back from a mapping,
@@ -176,7 +193,13 @@ impl State {
             writer.write_at(offset, data).await.map_err(fail)?;
         }
         if let Some(mtime_ns) = writer.mtime_ns() {
-            self.inodes.wrote(file.ino, Version { mtime_ns, size: writer.size() });
+            self.inodes.wrote(
+                file.ino,
+                Version {
+                    mtime_ns,
+                    size: writer.size(),
+                },
+            );
         }
         if flags.sync || self.sync {
             writer.fsync().await.map_err(fail)?;
@@ -186,8 +209,14 @@ impl State {
 
     /// A descriptor is closed: its bytes are in the memory of every replica, and the length is committed.
     pub(crate) async fn flush(&self, file: &OpenFile) -> Result<(), Errno> {
-        let Some(writer) = file.writer.get() else { return Ok(()) };
-        let result = if self.sync { writer.fsync().await } else { writer.flush().await };
+        let Some(writer) = file.writer.get() else {
+            return Ok(());
+        };
+        let result = if self.sync {
+            writer.fsync().await
+        } else {
+            writer.flush().await
+        };
         self.changed();
         result.map_err(|error| failed_inode("close", &error))
     }
@@ -203,11 +232,20 @@ impl State {
     }
 
     /// Preallocation: only the length is made, and only where it grows.
-    pub(crate) async fn fallocate(&self, file: &OpenFile, offset: u64, length: u64, mode: i32) -> Result<(), Errno> {
+    pub(crate) async fn fallocate(
+        &self,
+        file: &OpenFile,
+        offset: u64,
+        length: u64,
+        mode: i32,
+    ) -> Result<(), Errno> {
         if mode != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
-        let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
+        let end = offset
+            .checked_add(length)
+            .filter(|end| *end <= i64::MAX as u64)
+            .ok_or(Errno::EFBIG)?;
         let fail = |error: Error| failed_inode("fallocate", &error);
         let writer = self.share_lease(file, true).await.map_err(fail)?;
         if end > writer.size() {
@@ -218,7 +256,12 @@ impl State {
     }
 
     /// `lseek` to data or a hole. A hole is a part without a block, or behind a block's end.
-    pub(crate) async fn lseek(&self, file: &OpenFile, offset: i64, whence: i32) -> Result<i64, Errno> {
+    pub(crate) async fn lseek(
+        &self,
+        file: &OpenFile,
+        offset: i64,
+        whence: i32,
+    ) -> Result<i64, Errno> {
         let what = Seek::from_whence(whence).ok_or(Errno::EINVAL)?;
         let start = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
         let fail = |error: Error| failed_inode("lseek", &error);
@@ -228,11 +271,18 @@ impl State {
         }
         let mut from = start;
         loop {
-            let (size, until, found) = self.seek_in_window(file.ino, what, from).await.map_err(fail)?;
+            let (size, until, found) = self
+                .seek_in_window(file.ino, what, from)
+                .await
+                .map_err(fail)?;
             if from >= size {
                 // Data runs to the end, and the end is a hole.
                 let past = start >= size || what == Seek::Data;
-                return if past { Err(Errno::ENXIO) } else { i64::try_from(size).map_err(|_| Errno::EOVERFLOW) };
+                return if past {
+                    Err(Errno::ENXIO)
+                } else {
+                    i64::try_from(size).map_err(|_| Errno::EOVERFLOW)
+                };
             }
             if found < until {
                 return i64::try_from(found).map_err(|_| Errno::EOVERFLOW);
@@ -242,10 +292,22 @@ impl State {
     }
 
     /// Looks in one window: the file's size, the window's end, and what was found.
-    async fn seek_in_window(&self, ino: Ino, what: Seek, from: u64) -> Result<(u64, u64, u64), Error> {
-        let question = ReadOp::Locate { ino, offset: from, length: SEEK_WINDOW };
+    async fn seek_in_window(
+        &self,
+        ino: Ino,
+        what: Seek,
+        from: u64,
+    ) -> Result<(u64, u64, u64), Error> {
+        let question = ReadOp::Locate {
+            ino,
+            offset: from,
+            length: SEEK_WINDOW,
+        };
         let answer = self.client.read(&trusted(), question).await?;
-        let Answer::Blocks { size, mut blocks, .. } = answer else {
+        let Answer::Blocks {
+            size, mut blocks, ..
+        } = answer
+        else {
             return Err(Error::Protocol {
                 what: format!("lseek in inode {ino}"),
                 who: "the NameNode".into(),

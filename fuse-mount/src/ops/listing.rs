@@ -26,7 +26,12 @@ pub(crate) struct Row {
 
 impl Row {
     fn dot(name: &str, offset: u64, ino: Ino) -> Row {
-        Row { name: name.into(), offset, attr: bare_dir(ino), dot: true }
+        Row {
+            name: name.into(),
+            offset,
+            attr: bare_dir(ino),
+            dot: true,
+        }
     }
 
     fn entry(entry: &Entry) -> Row {
@@ -64,33 +69,57 @@ fn bare_dir(ino: Ino) -> Attr {
     }
 }
 
+/// `.` and `..`, as far as the position is not behind them.
+fn dots(ino: Ino, parent: Ino, position: Position) -> Vec<Row> {
+    let parent = if parent == Ino::default() {
+        ino
+    } else {
+        parent
+    };
+    let mut rows = vec![Row::dot(".", 1, ino), Row::dot("..", 2, parent)];
+    match position {
+        Position::Start => {}
+        Position::Parent => drop(rows.remove(0)),
+        Position::After(_) => rows.clear(),
+    }
+    rows
+}
+
 impl State {
     /// Rows from a position on, none at the end. `attributes`: they are wanted, and as new as this mount's last change.
-    pub(crate) async fn list(&self, dir: &OpenDir, offset: u64, attributes: bool) -> Result<Vec<Row>, Errno> {
+    pub(crate) async fn list(
+        &self,
+        dir: &OpenDir,
+        offset: u64,
+        attributes: bool,
+    ) -> Result<Vec<Row>, Errno> {
         let position = Position::from_offset(offset);
         let cookie = position.cookie();
         let mut page = dir.page.lock().await;
-        let mut rows = Vec::new();
-        let mut fetched = position == Position::Start && self.fetch(dir, &mut page, 0, true).await?;
-        for _ in 0..TRIES {
-            let changes = (attributes).then(|| self.changes());
-            if page.after(cookie, changes, Instant::now()).is_some() {
-                break;
+        let mut tries = 0;
+        let start_over = position == Position::Start;
+        loop {
+            // The last page asked for is served, however much this mount is changing meanwhile.
+            let changes = (attributes && tries < TRIES).then(|| self.changes());
+            let have = if start_over && tries == 0 {
+                None
+            } else {
+                page.after(cookie, changes, Instant::now())
+            };
+            if let Some(entries) = have {
+                let entries = entries.iter().take(ROWS).map(Row::entry);
+                return Ok(dots(dir.ino, page.parent, position)
+                    .into_iter()
+                    .chain(entries)
+                    .collect());
             }
-            fetched = self.fetch(dir, &mut page, cookie, false).await?;
+            if tries > TRIES {
+                // A page that was asked for this moment is always of use, unless the clock stands wrong.
+                return Err(Errno::EIO);
+            }
+            tries += 1;
+            self.fetch(dir, &mut page, cookie, start_over).await?;
         }
-        if position == Position::Start {
-            rows.push(Row::dot(".", 1, dir.ino));
-        }
-        if matches!(position, Position::Start | Position::Parent) {
-            let parent = if page.parent == Ino::default() { dir.ino } else { page.parent };
-            rows.push(Row::dot("..", 2, parent));
-        }
-        // A page that was asked for just now is served, however much is changing.
-        let changes = (attributes && !fetched).then(|| self.changes());
-        let entries = page.after(cookie, changes, Instant::now()).unwrap_or_default();
-        rows.extend(entries.iter().take(ROWS).map(Row::entry));
-        Ok(rows)
     }
 
     async fn fetch(
@@ -99,23 +128,33 @@ impl State {
         page: &mut crate::dirs::Page,
         cookie: u64,
         from_start: bool,
-    ) -> Result<bool, Errno> {
+    ) -> Result<(), Errno> {
         let changes = self.changes();
         let limit = page.next_limit(from_start);
-        match self.client.readdir(&trusted(), dir.ino, cookie, limit).await {
-            Ok((parent, entries, end)) => page.fill(cookie, parent, entries, end, changes, Instant::now()),
+        match self
+            .client
+            .readdir(&trusted(), dir.ino, cookie, limit)
+            .await
+        {
+            Ok((parent, entries, end)) => {
+                page.fill(cookie, parent, entries, end, changes, Instant::now())
+            }
             // Removed while it is open: it has no entries.
             Err(error) if error.errno() == Number::NOENT.raw_os_error() => {
                 page.fill(cookie, dir.ino, Vec::new(), true, changes, Instant::now());
             }
             Err(error) => return Err(failed_inode("readdir", &error)),
         }
-        Ok(true)
+        Ok(())
     }
 
     /// The attributes of a row; the kernel gets a reference with all but the dots.
     pub(crate) fn present_row(&self, row: &Row) -> FileAttr {
-        if row.dot { file_attr(&row.attr) } else { self.present(row.attr.clone(), true) }
+        if row.dot {
+            file_attr(&row.attr)
+        } else {
+            self.present(row.attr.clone(), true)
+        }
     }
 
     /// The row did not fit: no reference went out.

@@ -9,7 +9,11 @@ use std::os::unix::ffi::OsStringExt;
 
 impl State {
     pub(crate) async fn lookup(&self, at: At) -> Result<FileAttr, Errno> {
-        let attr = self.client.lookup(&trusted(), &at, false).await.map_err(|error| failed("lookup", &error))?;
+        let attr = self
+            .client
+            .lookup(&trusted(), &at, false)
+            .await
+            .map_err(|error| failed("lookup", &error))?;
         Ok(self.present(attr, true))
     }
 
@@ -39,15 +43,23 @@ impl State {
         Ok(self.present(made.map_err(|error| failed("mknod", &error))?, true))
     }
 
-    pub(crate) async fn symlink(&self, caller: Caller, at: At, target: Vec<u8>) -> Result<FileAttr, Errno> {
+    pub(crate) async fn symlink(
+        &self,
+        caller: Caller,
+        at: At,
+        target: Vec<u8>,
+    ) -> Result<FileAttr, Errno> {
         let made = self.client.symlink(&caller, &at, &target).await;
         self.changed();
         Ok(self.present(made.map_err(|error| failed("symlink", &error))?, true))
     }
 
     pub(crate) async fn readlink(&self, ino: Ino) -> Result<OsString, Errno> {
-        let target =
-            self.client.readlink(&trusted(), ino).await.map_err(|error| failed_inode("readlink", &error))?;
+        let target = self
+            .client
+            .readlink(&trusted(), ino)
+            .await
+            .map_err(|error| failed_inode("readlink", &error))?;
         Ok(OsString::from_vec(target))
     }
 
@@ -76,7 +88,10 @@ impl State {
         to: At,
         (no_replace, exchange): (bool, bool),
     ) -> Result<(), Errno> {
-        let done = self.client.rename(&caller, &from, &to, no_replace, exchange).await;
+        let done = self
+            .client
+            .rename(&caller, &from, &to, no_replace, exchange)
+            .await;
         self.changed();
         done.map(drop).map_err(|error| failed("rename", &error))
     }

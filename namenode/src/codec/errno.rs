@@ -72,10 +72,16 @@ pub const ECANCELED: i32 = 125;
 
 /// The number of a name, if there is one.
 pub fn number(name: &[u8]) -> Option<i32> {
-    TABLE.iter().find(|(n, _)| n.as_bytes() == name).map(|(_, number)| *number)
+    TABLE
+        .iter()
+        .find(|(n, _)| n.as_bytes() == name)
+        .map(|(_, number)| *number)
 }
 
 /// A failure with its sentence.
 pub fn failure(errno: i32, message: impl Into<String>) -> Failure {
-    Failure { errno, message: message.into() }
+    Failure {
+        errno,
+        message: message.into(),
+    }
 }

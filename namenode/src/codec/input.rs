@@ -25,7 +25,12 @@ pub(crate) struct Packer {
 
 impl Packer {
     pub fn new() -> Packer {
-        Packer { bytes: Vec::with_capacity(192), columns: 0, depth: 0, overflow: false }
+        Packer {
+            bytes: Vec::with_capacity(192),
+            columns: 0,
+            depth: 0,
+            overflow: false,
+        }
     }
 
     fn value(&mut self) {
@@ -121,10 +126,14 @@ impl Packer {
     /// The row.
     pub fn row(self) -> Result<Row, Failure> {
         if self.overflow {
-            return Err(errno::failure(errno::EINVAL, "a number is out of range: at most 2^63 - 1 is allowed"));
+            return Err(errno::failure(
+                errno::EINVAL,
+                "a number is out of range: at most 2^63 - 1 is allowed",
+            ));
         }
         let columns = self.columns;
-        Row::check(self.bytes, columns).ok_or_else(|| errno::failure(errno::EIO, "a row was not packed as it should be"))
+        Row::check(self.bytes, columns)
+            .ok_or_else(|| errno::failure(errno::EIO, "a row was not packed as it should be"))
     }
 }
 
@@ -162,7 +171,11 @@ pub struct Numbers {
 /// A failure to answer it with: a number out of range, a path that is none, too long.
 pub fn request(numbers: Numbers, caller: &Caller, op: &Op) -> Result<Row, Failure> {
     let mut p = Packer::new();
-    p.uint(numbers.arrival).conn(numbers.conn).uint(numbers.session).uint(numbers.seq).uint(numbers.ack);
+    p.uint(numbers.arrival)
+        .conn(numbers.conn)
+        .uint(numbers.session)
+        .uint(numbers.seq)
+        .uint(numbers.ack);
     p.caller(caller);
     command(&mut p, op)?;
     bounded(p)
@@ -181,14 +194,22 @@ pub fn ask(conn: ConnId, req: i64, caller: &Caller, op: &ReadOp) -> Result<Row, 
 
 fn bounded(p: Packer) -> Result<Row, Failure> {
     if p.bytes.len() > MAX_REQUEST {
-        let why = format!("the request has {} bytes, the limit is {MAX_REQUEST}; split it", p.bytes.len());
+        let why = format!(
+            "the request has {} bytes, the limit is {MAX_REQUEST}; split it",
+            p.bytes.len()
+        );
         return Err(errno::failure(errno::EMSGSIZE, why));
     }
     p.row()
 }
 
 /// Op, base and path.
-fn head<'a>(p: &'a mut Packer, op: &str, base: u64, path: &[Name]) -> Result<&'a mut Packer, Failure> {
+fn head<'a>(
+    p: &'a mut Packer,
+    op: &str,
+    base: u64,
+    path: &[Name],
+) -> Result<&'a mut Packer, Failure> {
     check_path(path)?;
     Ok(p.text(op.as_bytes()).uint(base).path(path))
 }
@@ -202,12 +223,18 @@ fn at<'a>(p: &'a mut Packer, op: &str, at: &At) -> Result<&'a mut Packer, Failur
 fn check_path(path: &[Name]) -> Result<(), Failure> {
     let bad = |n: &Name| n.is_empty() || n == b"." || n.contains(&b'/') || n.contains(&0);
     if path.iter().any(bad) {
-        return Err(errno::failure(errno::EINVAL, "a path component is empty, is `.`, or holds `/` or a zero byte"));
+        return Err(errno::failure(
+            errno::EINVAL,
+            "a path component is empty, is `.`, or holds `/` or a zero byte",
+        ));
     }
     let len: usize = path.iter().map(|n| n.len() + 1).sum();
     if len > MAX_PATH {
         let why = format!("the path has {len} bytes, the limit is {MAX_PATH}");
-        return Err(errno::failure(errno::number(b"ENAMETOOLONG").unwrap_or(errno::EINVAL), why));
+        return Err(errno::failure(
+            errno::number(b"ENAMETOOLONG").unwrap_or(errno::EINVAL),
+            why,
+        ));
     }
     Ok(())
 }
@@ -216,11 +243,32 @@ fn command(p: &mut Packer, op: &Op) -> Result<(), Failure> {
     match op {
         Op::CloseSession => head(p, "close_session", 0, &[])?.open().close(),
         Op::ReserveInodes { count } => head(p, "reserve", 0, &[])?.ints([u64::from(*count)]),
-        Op::Mkdir { at: place, mode, ino } => at(p, "mkdir", place)?.ints([u64::from(*mode), ino.0]),
-        Op::Create { at: place, kind, mode, rdev, exclusive, lease, block_size, replication, ino } => {
+        Op::Mkdir {
+            at: place,
+            mode,
+            ino,
+        } => at(p, "mkdir", place)?.ints([u64::from(*mode), ino.0]),
+        Op::Create {
+            at: place,
+            kind,
+            mode,
+            rdev,
+            exclusive,
+            lease,
+            block_size,
+            replication,
+            ino,
+        } => {
             let p = at(p, "create", place)?.open();
-            p.text(kind_name(*kind).as_bytes()).uint((*mode).into()).uint(*rdev).bool(*exclusive).bool(*lease);
-            p.uint(*block_size).uint((*replication).into()).uint(ino.0).close()
+            p.text(kind_name(*kind).as_bytes())
+                .uint((*mode).into())
+                .uint(*rdev)
+                .bool(*exclusive)
+                .bool(*lease);
+            p.uint(*block_size)
+                .uint((*replication).into())
+                .uint(ino.0)
+                .close()
         }
         Op::Symlink { at: place, target } => at(p, "symlink", place)?.open().text(target).close(),
         Op::Link { ino, at: place } => at(p, "link", place)?.ints([ino.0]),
@@ -228,30 +276,71 @@ fn command(p: &mut Packer, op: &Op) -> Result<(), Failure> {
         Op::Rmdir { at: place } => at(p, "rmdir", place)?.open().close(),
         Op::RemoveTree { .. } => {
             let number = errno::number(b"EOPNOTSUPP").unwrap_or(errno::EINVAL);
-            return Err(errno::failure(number, "removing a whole tree in one command is not served yet; remove its entries"));
+            return Err(errno::failure(
+                number,
+                "removing a whole tree in one command is not served yet; remove its entries",
+            ));
         }
-        Op::Rename { from, to, no_replace, exchange } => {
+        Op::Rename {
+            from,
+            to,
+            no_replace,
+            exchange,
+        } => {
             check_path(&to.path)?;
             let p = at(p, "rename", from)?.open();
-            p.uint(to.base.0).path(&to.path).bool(*no_replace).bool(*exchange).close()
+            p.uint(to.base.0)
+                .path(&to.path)
+                .bool(*no_replace)
+                .bool(*exchange)
+                .close()
         }
-        Op::SetAttr { at: place, mode, uid, gid, size, atime, mtime } => {
+        Op::SetAttr {
+            at: place,
+            mode,
+            uid,
+            gid,
+            size,
+            atime,
+            mtime,
+        } => {
             let p = at(p, "setattr", place)?.open();
-            p.option(mode.map(u64::from)).option(uid.map(u64::from)).option(gid.map(u64::from));
+            p.option(mode.map(u64::from))
+                .option(uid.map(u64::from))
+                .option(gid.map(u64::from));
             p.option(*size).time(*atime).time(*mtime).close()
         }
         Op::AcquireLease { ino } => head(p, "acquire", ino.0, &[])?.open().close(),
         Op::ReleaseLease { ino } => head(p, "release", ino.0, &[])?.open().close(),
-        Op::AddBlock { ino, offset, exclude } => {
+        Op::AddBlock {
+            ino,
+            offset,
+            exclude,
+        } => {
             let p = head(p, "add_block", ino.0, &[])?.open();
             p.uint(*offset).ints(exclude.iter().map(|n| n.0)).close()
         }
-        Op::ReserveGeneration { ino, block } => head(p, "reserve_generation", ino.0, &[])?.ints([block.0]),
-        Op::CommitGeneration { ino, block, generation, members } => {
-            let p = head(p, "commit_generation", ino.0, &[])?.open();
-            p.uint(block.0).uint(generation.0).ints(members.iter().map(|n| n.0)).close()
+        Op::ReserveGeneration { ino, block } => {
+            head(p, "reserve_generation", ino.0, &[])?.ints([block.0])
         }
-        Op::Commit { ino, size, blocks, mtime } => {
+        Op::CommitGeneration {
+            ino,
+            block,
+            generation,
+            members,
+        } => {
+            let p = head(p, "commit_generation", ino.0, &[])?.open();
+            p.uint(block.0)
+                .uint(generation.0)
+                .ints(members.iter().map(|n| n.0))
+                .close()
+        }
+        Op::Commit {
+            ino,
+            size,
+            blocks,
+            mtime,
+        } => {
             let p = head(p, "commit", ino.0, &[])?.open();
             p.uint(*size).open();
             for (block, generation, length) in blocks {
@@ -265,11 +354,19 @@ fn command(p: &mut Packer, op: &Op) -> Result<(), Failure> {
 
 fn question(p: &mut Packer, op: &ReadOp) -> Result<(), Failure> {
     match op {
-        ReadOp::Lookup { at: place, follow } => at(p, "lookup", place)?.open().bool(*follow).close(),
-        ReadOp::ReadDir { ino, after, limit } => head(p, "readdir", ino.0, &[])?.ints([*after, u64::from(*limit)]),
+        ReadOp::Lookup { at: place, follow } => {
+            at(p, "lookup", place)?.open().bool(*follow).close()
+        }
+        ReadOp::ReadDir { ino, after, limit } => {
+            head(p, "readdir", ino.0, &[])?.ints([*after, u64::from(*limit)])
+        }
         ReadOp::ReadLink { ino } => head(p, "readlink", ino.0, &[])?.open().close(),
         ReadOp::StatFs => head(p, "statfs", 0, &[])?.open().close(),
-        ReadOp::Locate { ino, offset, length } => {
+        ReadOp::Locate {
+            ino,
+            offset,
+            length,
+        } => {
             // A reader may ask for all there is; the rules only need a range that does not overflow.
             let length = (*length).min(i64::MAX.cast_unsigned().saturating_sub(*offset));
             head(p, "locate", ino.0, &[])?.ints([*offset, length])
@@ -283,10 +380,20 @@ fn question(p: &mut Packer, op: &ReadOp) -> Result<(), Failure> {
 ///
 /// # Errors
 /// A number out of range.
-pub fn hello_client(arrival: u64, conn: ConnId, session: u64, nonce: u64, name: &str) -> Result<Row, Failure> {
+pub fn hello_client(
+    arrival: u64,
+    conn: ConnId,
+    session: u64,
+    nonce: u64,
+    name: &str,
+) -> Result<Row, Failure> {
     let mut p = Packer::new();
     // A nonce only has to be kept apart from others.
-    p.uint(arrival).conn(conn).uint(session).uint(nonce >> 1).text(name.as_bytes());
+    p.uint(arrival)
+        .conn(conn)
+        .uint(session)
+        .uint(nonce >> 1)
+        .text(name.as_bytes());
     bounded(p)
 }
 
@@ -311,10 +418,20 @@ pub struct DataNodeHello<'a> {
 ///
 /// # Errors
 /// A number out of range.
-pub fn hello_datanode(arrival: u64, conn: ConnId, hello: DataNodeHello<'_>) -> Result<Row, Failure> {
+pub fn hello_datanode(
+    arrival: u64,
+    conn: ConnId,
+    hello: DataNodeHello<'_>,
+) -> Result<Row, Failure> {
     let mut p = Packer::new();
-    p.uint(arrival).conn(conn).uint(hello.node).uint(hello.nonce >> 1).uint(hello.incarnation);
-    p.text(hello.addr.as_bytes()).uint(hello.capacity).uint(hello.free);
+    p.uint(arrival)
+        .conn(conn)
+        .uint(hello.node)
+        .uint(hello.nonce >> 1)
+        .uint(hello.incarnation);
+    p.text(hello.addr.as_bytes())
+        .uint(hello.capacity)
+        .uint(hello.free);
     bounded(p)
 }
 
@@ -322,7 +439,11 @@ pub fn hello_datanode(arrival: u64, conn: ConnId, hello: DataNodeHello<'_>) -> R
 ///
 /// # Errors
 /// A number out of range, or too many.
-pub fn renew(conn: ConnId, session: u64, orphans: impl IntoIterator<Item = u64>) -> Result<Row, Failure> {
+pub fn renew(
+    conn: ConnId,
+    session: u64,
+    orphans: impl IntoIterator<Item = u64>,
+) -> Result<Row, Failure> {
     let mut p = Packer::new();
     p.conn(conn).uint(session).ints(orphans);
     bounded(p)
@@ -355,7 +476,13 @@ fn replicas(p: &mut Packer, replicas: &[ReplicaInfo]) {
 ///
 /// # Errors
 /// A number out of range.
-pub fn report(conn: ConnId, node: u64, first: bool, last: bool, list: &[ReplicaInfo]) -> Result<Row, Failure> {
+pub fn report(
+    conn: ConnId,
+    node: u64,
+    first: bool,
+    last: bool,
+    list: &[ReplicaInfo],
+) -> Result<Row, Failure> {
     let mut p = Packer::new();
     p.conn(conn).uint(node).bool(first).bool(last);
     replicas(&mut p, list);

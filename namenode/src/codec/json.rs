@@ -15,7 +15,9 @@ fn value(value_: &Value) -> Json {
     match value_ {
         Value::Bool(b) => Json::Bool(*b),
         Value::Int(i) => Json::Number((*i).into()),
-        Value::Float(x) => Number::from_f64(*x).map_or_else(|| Json::String(value_.to_string()), Json::Number),
+        Value::Float(x) => {
+            Number::from_f64(*x).map_or_else(|| Json::String(value_.to_string()), Json::Number)
+        }
         Value::Str(b) | Value::Addr(b) => text(b),
         Value::Bytes(b) => Json::String(b.iter().map(|x| format!("{x:02x}")).collect()),
         Value::List(items) => Json::Array(items.iter().map(value).collect()),

@@ -2,8 +2,8 @@
 
 use super::{ConnId, Misfit, errno, event};
 use boomfs_wire::{
-    Answer, Attr, BlockId, ClusterId, Entry, Failure, FromNameNode, Generation, Ino, Kind, LocatedBlock, NodeAddr,
-    NodeId, NodeStatus, Order, SessionId, StatFs, Status,
+    Answer, Attr, BlockId, ClusterId, Entry, Failure, FromNameNode, Generation, Ino, Kind,
+    LocatedBlock, NodeAddr, NodeId, NodeStatus, Order, SessionId, StatFs, Status,
 };
 use overlog::ir::{Program, RelId};
 use overlog::{Row, Value};
@@ -50,12 +50,18 @@ impl Outputs {
             ("order_delete", 2, Sent::OrderDelete),
         ];
         let one = |(name, columns, sent)| Ok((event(program, name, columns)?, sent));
-        all.into_iter().map(one).collect::<Result<_, Misfit>>().map(Outputs)
+        all.into_iter()
+            .map(one)
+            .collect::<Result<_, Misfit>>()
+            .map(Outputs)
     }
 
     /// What a relation's rows are; `None`: nothing that the shell sends.
     pub fn get(&self, rel: RelId) -> Option<Sent> {
-        self.0.iter().find(|(r, _)| *r == rel).map(|(_, sent)| *sent)
+        self.0
+            .iter()
+            .find(|(r, _)| *r == rel)
+            .map(|(_, sent)| *sent)
     }
 }
 
@@ -68,7 +74,10 @@ pub struct BadRow {
 }
 
 fn bad(what: &'static str, got: impl std::fmt::Debug) -> BadRow {
-    BadRow { what, got: format!("{got:?}") }
+    BadRow {
+        what,
+        got: format!("{got:?}"),
+    }
 }
 
 /// What the shell adds to the rules' messages.
@@ -94,8 +103,12 @@ pub type Read = (i64, Result<Answer, Failure>);
 /// The number of the question is missing.
 pub fn read_reply(row: &Row) -> Result<Read, BadRow> {
     let values = row.values();
-    let [_, req, errno, payload] = values.as_slice() else { return Err(bad("a read_reply of 4 columns", &values)) };
-    let req = req.as_int().ok_or_else(|| bad("the number of a question", req))?;
+    let [_, req, errno, payload] = values.as_slice() else {
+        return Err(bad("a read_reply of 4 columns", &values));
+    };
+    let req = req
+        .as_int()
+        .ok_or_else(|| bad("the number of a question", req))?;
     Ok((req, result(errno, payload)))
 }
 
@@ -113,33 +126,45 @@ pub fn message(sent: Sent, row: &Row, cluster: &Cluster) -> Result<FromNameNode,
         block_size: cluster.block_size,
         replication: cluster.replication,
     };
-    let order = |order| FromNameNode::Order { ballot: cluster.ballot, order };
+    let order = |order| FromNameNode::Order {
+        ballot: cluster.ballot,
+        order,
+    };
     Ok(match (sent, values.as_slice()) {
         (Sent::WelcomeClient, [_, session]) => welcome(uint(session)?, 0),
         (Sent::WelcomeDataNode, [_, node]) => welcome(0, uint(node)?),
-        (Sent::Refuse, [_, errno, message]) => {
-            FromNameNode::Refused { failure: failure(errno, text(message)?) }
-        }
+        (Sent::Refuse, [_, errno, message]) => FromNameNode::Refused {
+            failure: failure(errno, text(message)?),
+        },
         (Sent::Renewed, [_]) => FromNameNode::Renewed,
-        (Sent::Reply, [_, seq, errno, payload]) => {
-            FromNameNode::Answered { seq: uint(seq)?, result: result(errno, payload) }
-        }
+        (Sent::Reply, [_, seq, errno, payload]) => FromNameNode::Answered {
+            seq: uint(seq)?,
+            result: result(errno, payload),
+        },
         (Sent::ReadReply, _) => {
             let (req, result) = read_reply(row)?;
-            FromNameNode::ReadAnswered { req: req.cast_unsigned(), result }
+            FromNameNode::ReadAnswered {
+                req: req.cast_unsigned(),
+                result,
+            }
         }
         (Sent::OrderCopy, [_, block, generation, length, target, addr]) => order(Order::Copy {
             block: BlockId(uint(block)?),
             generation: Generation(uint(generation)?),
             length: uint(length)?,
-            target: NodeAddr { node: NodeId(uint(target)?), addr: text(addr)? },
+            target: NodeAddr {
+                node: NodeId(uint(target)?),
+                addr: text(addr)?,
+            },
         }),
         (Sent::OrderDelete, [_, blocks]) => {
             let pair = |v: &Value| match list(v)? {
                 [block, generation] => Ok((BlockId(uint(block)?), Generation(uint(generation)?))),
                 other => Err(bad("a block and its generation", other)),
             };
-            order(Order::Delete { blocks: list(blocks)?.iter().map(pair).collect::<Result<_, _>>()? })
+            order(Order::Delete {
+                blocks: list(blocks)?.iter().map(pair).collect::<Result<_, _>>()?,
+            })
         }
         (_, other) => return Err(bad("a row with other columns", other)),
     })
@@ -156,19 +181,26 @@ pub fn connection(to: &Value) -> Option<ConnId> {
 fn result(errno: &Value, payload: &Value) -> Result<Answer, Failure> {
     let malformed = |e: BadRow| {
         tracing::error!("the rules gave an answer that is none: {e}");
-        super::errno::failure(super::errno::EIO, format!("internal error in the NameNode's rules: {e}"))
+        super::errno::failure(
+            super::errno::EIO,
+            format!("internal error in the NameNode's rules: {e}"),
+        )
     };
     if errno.as_bytes() == Some(b"") {
         return answer(payload).map_err(malformed);
     }
-    let message = list(payload).and_then(|items| items.first().map_or_else(|| Ok(String::new()), text));
+    let message =
+        list(payload).and_then(|items| items.first().map_or_else(|| Ok(String::new()), text));
     Err(failure(errno, message.map_err(malformed)?))
 }
 
 fn failure(name: &Value, message: String) -> Failure {
     let name = name.as_bytes().unwrap_or_default();
     let errno = errno::number(name).unwrap_or_else(|| {
-        tracing::error!("the rules named an unknown error: {:?}", String::from_utf8_lossy(name));
+        tracing::error!(
+            "the rules named an unknown error: {:?}",
+            String::from_utf8_lossy(name)
+        );
         errno::EIO
     });
     Failure { errno, message }
@@ -180,10 +212,15 @@ fn failure(name: &Value, message: String) -> Failure {
 /// It is none.
 pub fn answer(payload: &Value) -> Result<Answer, BadRow> {
     let items = list(payload)?;
-    let Some((tag, items)) = items.split_first() else { return Ok(Answer::Done) };
+    let Some((tag, items)) = items.split_first() else {
+        return Ok(Answer::Done);
+    };
     Ok(match (tag.as_bytes().unwrap_or_default(), items) {
         (b"attr", [attr]) => Answer::Attr(attributes(attr)?),
-        (b"inodes", [first, count]) => Answer::Inodes { first: Ino(uint(first)?), count: small(count)? },
+        (b"inodes", [first, count]) => Answer::Inodes {
+            first: Ino(uint(first)?),
+            count: small(count)?,
+        },
         (b"block", located) => Answer::Block(located_block(located)?),
         (b"blocks", [size, block_size, blocks]) => Answer::Blocks {
             size: uint(size)?,
@@ -193,24 +230,30 @@ pub fn answer(payload: &Value) -> Result<Answer, BadRow> {
         (b"entries", [parent, entries, end]) => Answer::Entries {
             parent: Ino(uint(parent)?),
             entries: each(entries, entry)?,
-            end: end.as_bool().ok_or_else(|| bad("whether a directory's page is the last", end))?,
+            end: end
+                .as_bool()
+                .ok_or_else(|| bad("whether a directory's page is the last", end))?,
         },
         (b"target", [target]) => Answer::Target(bytes(target)?.to_vec()),
-        (b"statfs", [capacity, free, inodes, blocks, replication, block_size]) => Answer::StatFs(StatFs {
-            capacity: uint(capacity)?,
-            free: uint(free)?,
-            inodes: uint(inodes)?,
-            blocks: uint(blocks)?,
-            replication: small(replication)?,
-            block_size: uint(block_size)?,
-        }),
+        (b"statfs", [capacity, free, inodes, blocks, replication, block_size]) => {
+            Answer::StatFs(StatFs {
+                capacity: uint(capacity)?,
+                free: uint(free)?,
+                inodes: uint(inodes)?,
+                blocks: uint(blocks)?,
+                replication: small(replication)?,
+                block_size: uint(block_size)?,
+            })
+        }
         (b"status", [nodes, under, missing, sessions, starting]) => Answer::Status(Status {
             nodes: each(nodes, node_status)?,
             space: StatFs::default(),
             under_replicated: uint(under)?,
             missing: uint(missing)?,
             sessions: uint(sessions)?,
-            starting: starting.as_bool().ok_or_else(|| bad("whether the cluster is starting", starting))?,
+            starting: starting
+                .as_bool()
+                .ok_or_else(|| bad("whether the cluster is starting", starting))?,
             applied_slot: 0,
         }),
         _ => return Err(bad("a payload", payload)),
@@ -218,8 +261,23 @@ pub fn answer(payload: &Value) -> Result<Answer, BadRow> {
 }
 
 fn attributes(value: &Value) -> Result<Attr, BadRow> {
-    let [ino, kind, mode, uid, gid, size, allocated, nlink, rdev, atime, mtime, ctime, crtime, block_size, replication] =
-        list(value)?
+    let [
+        ino,
+        kind,
+        mode,
+        uid,
+        gid,
+        size,
+        allocated,
+        nlink,
+        rdev,
+        atime,
+        mtime,
+        ctime,
+        crtime,
+        block_size,
+        replication,
+    ] = list(value)?
     else {
         return Err(bad("attributes", value));
     };
@@ -257,9 +315,14 @@ fn kind_of(value: &Value) -> Result<Kind, BadRow> {
 }
 
 fn located_block(items: &[Value]) -> Result<LocatedBlock, BadRow> {
-    let [block, offset, generation, length, nodes] = items else { return Err(bad("a block", items)) };
+    let [block, offset, generation, length, nodes] = items else {
+        return Err(bad("a block", items));
+    };
     let node = |v: &Value| match list(v)? {
-        [node, addr] => Ok(NodeAddr { node: NodeId(uint(node)?), addr: text(addr)? }),
+        [node, addr] => Ok(NodeAddr {
+            node: NodeId(uint(node)?),
+            addr: text(addr)?,
+        }),
         _ => Err(bad("a DataNode and its address", v)),
     };
     Ok(LocatedBlock {
@@ -272,16 +335,26 @@ fn located_block(items: &[Value]) -> Result<LocatedBlock, BadRow> {
 }
 
 fn entry(value: &Value) -> Result<Entry, BadRow> {
-    let [cookie, name, attr] = list(value)? else { return Err(bad("a directory entry", value)) };
-    Ok(Entry { cookie: uint(cookie)?, name: bytes(name)?.to_vec(), attr: attributes(attr)? })
+    let [cookie, name, attr] = list(value)? else {
+        return Err(bad("a directory entry", value));
+    };
+    Ok(Entry {
+        cookie: uint(cookie)?,
+        name: bytes(name)?.to_vec(),
+        attr: attributes(attr)?,
+    })
 }
 
 fn node_status(value: &Value) -> Result<NodeStatus, BadRow> {
-    let [node, addr, live, capacity, free, blocks] = list(value)? else { return Err(bad("a DataNode's state", value)) };
+    let [node, addr, live, capacity, free, blocks] = list(value)? else {
+        return Err(bad("a DataNode's state", value));
+    };
     Ok(NodeStatus {
         node: NodeId(uint(node)?),
         addr: text(addr)?,
-        live: live.as_bool().ok_or_else(|| bad("whether a DataNode is live", live))?,
+        live: live
+            .as_bool()
+            .ok_or_else(|| bad("whether a DataNode is live", live))?,
         capacity: uint(capacity)?,
         free: uint(free)?,
         blocks: uint(blocks)?,
@@ -297,11 +370,17 @@ fn list(value: &Value) -> Result<&[Value], BadRow> {
 }
 
 fn uint(value: &Value) -> Result<u64, BadRow> {
-    value.as_int().and_then(|i| u64::try_from(i).ok()).ok_or_else(|| bad("a number from 0", value))
+    value
+        .as_int()
+        .and_then(|i| u64::try_from(i).ok())
+        .ok_or_else(|| bad("a number from 0", value))
 }
 
 fn small(value: &Value) -> Result<u32, BadRow> {
-    value.as_int().and_then(|i| u32::try_from(i).ok()).ok_or_else(|| bad("a number of 32 bits", value))
+    value
+        .as_int()
+        .and_then(|i| u32::try_from(i).ok())
+        .ok_or_else(|| bad("a number of 32 bits", value))
 }
 
 fn bytes(value: &Value) -> Result<&[u8], BadRow> {

@@ -52,7 +52,13 @@ pub struct Writer {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, slot: u64, tables: Vec<(String, u32)>) -> Writer {
-        Writer { shared, slot, tables, open: None, digest: Digest::default() }
+        Writer {
+            shared,
+            slot,
+            tables,
+            open: None,
+            digest: Digest::default(),
+        }
     }
 
     /// The slot.
@@ -61,9 +67,13 @@ impl Writer {
     }
 
     async fn put(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
-        let Some((file, path, end)) = &mut self.open else { return Ok(()) };
+        let Some((file, path, end)) = &mut self.open else {
+            return Ok(());
+        };
         let len = bytes.len() as u64;
-        file.write_at(*end, bytes).await.map_err(StoreError::io("write", path))?;
+        file.write_at(*end, bytes)
+            .await
+            .map_err(StoreError::io("write", path))?;
         *end += len;
         Ok(())
     }
@@ -72,9 +82,21 @@ impl Writer {
         if self.open.is_some() {
             return Ok(());
         }
-        let path = self.shared.layout.checkpoint(self.slot).with_extension("tmp");
-        let how = Open { truncate: true, ..Open::write_create() };
-        let file = self.shared.io.open(&path, how).await.map_err(StoreError::io("create", &path))?;
+        let path = self
+            .shared
+            .layout
+            .checkpoint(self.slot)
+            .with_extension("tmp");
+        let how = Open {
+            truncate: true,
+            ..Open::write_create()
+        };
+        let file = self
+            .shared
+            .io
+            .open(&path, how)
+            .await
+            .map_err(StoreError::io("create", &path))?;
         let header = Checkpoint {
             cluster: self.shared.cluster,
             slot: self.slot,
@@ -92,9 +114,15 @@ impl Writer {
     /// The file cannot be written.
     pub async fn rows(&mut self, table: u32, rows: &[Row]) -> Result<(), StoreError> {
         self.begin().await?;
-        let Some((name, _)) = self.tables.get(table as usize) else { return Ok(()) };
+        let Some((name, _)) = self.tables.get(table as usize) else {
+            return Ok(());
+        };
         let seed = seed(name);
-        let mut piece = Rows { table, count: 0, rows: Blob::default() };
+        let mut piece = Rows {
+            table,
+            count: 0,
+            rows: Blob::default(),
+        };
         for row in rows {
             self.digest.add(seed, row.as_bytes());
             piece.rows.0.extend_from_slice(row.as_bytes());
@@ -102,7 +130,11 @@ impl Writer {
             if piece.rows.0.len() >= PIECE {
                 let bytes = encode(Path::new("checkpoint"), record::ROWS, &piece)?;
                 self.put(bytes).await?;
-                piece = Rows { table, count: 0, rows: Blob::default() };
+                piece = Rows {
+                    table,
+                    count: 0,
+                    rows: Blob::default(),
+                };
             }
         }
         if piece.count > 0 {
@@ -119,19 +151,34 @@ impl Writer {
     /// It cannot be written; those before it stand.
     pub async fn finish(mut self) -> Result<Digest, StoreError> {
         self.begin().await?;
-        let footer = Footer { slot: self.slot, rows: self.digest.rows, digest: self.digest.sum };
+        let footer = Footer {
+            slot: self.slot,
+            rows: self.digest.rows,
+            digest: self.digest.sum,
+        };
         let bytes = encode(Path::new("checkpoint"), record::FOOTER, &footer)?;
         self.put(bytes).await?;
         let shared = self.shared.clone();
         if let Some((file, temp, _)) = &self.open {
             file.sync_data().await.map_err(StoreError::sync(temp))?;
             let path = shared.layout.checkpoint(self.slot);
-            shared.io.rename(temp, &path).await.map_err(StoreError::io("rename", temp))?;
+            shared
+                .io
+                .rename(temp, &path)
+                .await
+                .map_err(StoreError::io("rename", temp))?;
             let dir = shared.layout.checkpoints();
-            shared.io.sync_dir(&dir).await.map_err(StoreError::sync(&dir))?;
+            shared
+                .io
+                .sync_dir(&dir)
+                .await
+                .map_err(StoreError::sync(&dir))?;
         }
         shared.metrics.checkpoints.fetch_add(1, Ordering::Relaxed);
-        shared.metrics.checkpoint_slot.store(self.slot, Ordering::Relaxed);
+        shared
+            .metrics
+            .checkpoint_slot
+            .store(self.slot, Ordering::Relaxed);
         prune(&shared).await?;
         Ok(self.digest)
     }
@@ -148,9 +195,15 @@ impl Writer {
 /// Removes what neither of the two newest checkpoints needs.
 async fn prune(shared: &Shared) -> Result<(), StoreError> {
     let (io, layout) = (&shared.io, &shared.layout);
-    let remove = async |path: PathBuf| io.remove_file(&path).await.map_err(StoreError::io("remove", &path));
+    let remove = async |path: PathBuf| {
+        io.remove_file(&path)
+            .await
+            .map_err(StoreError::io("remove", &path))
+    };
     let all = numbered(io, &layout.checkpoints(), "ckpt").await?;
-    let [older @ .., keep, _newest] = all.as_slice() else { return Ok(()) };
+    let [older @ .., keep, _newest] = all.as_slice() else {
+        return Ok(());
+    };
     for slot in older {
         remove(layout.checkpoint(*slot)).await?;
     }
@@ -181,10 +234,23 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) async fn open(io: &Io, path: PathBuf, cluster: ClusterId, slot: u64) -> Result<Reader, StoreError> {
-        let file = io.open(&path, Open::read()).await.map_err(StoreError::io("open", &path))?;
+    pub(super) async fn open(
+        io: &Io,
+        path: PathBuf,
+        cluster: ClusterId,
+        slot: u64,
+    ) -> Result<Reader, StoreError> {
+        let file = io
+            .open(&path, Open::read())
+            .await
+            .map_err(StoreError::io("open", &path))?;
         let len = file.len().await.map_err(StoreError::io("read", &path))?;
-        let header = Checkpoint { cluster, slot, rules: 0, tables: Vec::new() };
+        let header = Checkpoint {
+            cluster,
+            slot,
+            rules: 0,
+            tables: Vec::new(),
+        };
         let mut reader = Reader {
             file,
             path,
@@ -198,7 +264,11 @@ impl Reader {
         let header: Checkpoint = reader.record(record::CHECKPOINT).await?;
         if header.cluster != cluster {
             let file = reader.path.display().to_string();
-            return Err(StoreError::OtherCluster { file, got: header.cluster, want: cluster });
+            return Err(StoreError::OtherCluster {
+                file,
+                got: header.cluster,
+                want: cluster,
+            });
         }
         if header.slot != slot {
             let why = format!("it holds slot {}, its name says {slot}", header.slot);
@@ -230,24 +300,40 @@ impl Reader {
         self.fill().await?;
         if record::kind_of(&self.buffer) == Some(record::FOOTER) {
             let footer: Footer = self.record(record::FOOTER).await?;
-            let got = Footer { slot: self.header.slot, rows: self.digest.rows, digest: self.digest.sum };
+            let got = Footer {
+                slot: self.header.slot,
+                rows: self.digest.rows,
+                digest: self.digest.sum,
+            };
             if footer != got {
                 let why = format!("its footer says {footer:?}, the rows give {got:?}");
                 return Err(StoreError::corrupt(&self.path, start, why));
             }
             if self.at != self.len {
-                return Err(StoreError::corrupt(&self.path, self.at, "there is data behind its end"));
+                return Err(StoreError::corrupt(
+                    &self.path,
+                    self.at,
+                    "there is data behind its end",
+                ));
             }
             self.done = true;
             return Ok(None);
         }
         let rows: Rows = self.record(record::ROWS).await?;
         let Some((name, columns)) = self.header.tables.get(rows.table as usize) else {
-            return Err(StoreError::corrupt(&self.path, start, format!("rows of table {}, which it does not list", rows.table)));
+            return Err(StoreError::corrupt(
+                &self.path,
+                start,
+                format!("rows of table {}, which it does not list", rows.table),
+            ));
         };
         let seed = seed(name);
         let unpacked = unpack_rows(&rows, *columns).ok_or_else(|| {
-            StoreError::corrupt(&self.path, start, format!("rows of {name} that are not {columns} packed values each"))
+            StoreError::corrupt(
+                &self.path,
+                start,
+                format!("rows of {name} that are not {columns} packed values each"),
+            )
         })?;
         for row in &unpacked {
             self.digest.add(seed, row.as_bytes());
@@ -260,9 +346,16 @@ impl Reader {
         loop {
             match record::slice_at(&self.buffer, 0) {
                 Ok(_) => return Ok(()),
-                Err(_) if self.at + (self.buffer.len() as u64) < self.len && self.buffer.len() <= MAX_HEADER + READ => {
+                Err(_)
+                    if self.at + (self.buffer.len() as u64) < self.len
+                        && self.buffer.len() <= MAX_HEADER + READ =>
+                {
                     let from = self.at + self.buffer.len() as u64;
-                    let more = self.file.read_at(from, READ).await.map_err(StoreError::io("read", &self.path))?;
+                    let more = self
+                        .file
+                        .read_at(from, READ)
+                        .await
+                        .map_err(StoreError::io("read", &self.path))?;
                     if more.is_empty() {
                         return Ok(());
                     }
@@ -276,7 +369,11 @@ impl Reader {
     async fn record<T: serde::de::DeserializeOwned>(&mut self, kind: u16) -> Result<T, StoreError> {
         self.fill().await?;
         if self.buffer.is_empty() {
-            return Err(StoreError::corrupt(&self.path, self.at, "it ends without a footer"));
+            return Err(StoreError::corrupt(
+                &self.path,
+                self.at,
+                "it ends without a footer",
+            ));
         }
         match record::read_at(kind, &self.buffer, 0) {
             Ok((value, len)) => {

@@ -57,7 +57,9 @@ pub struct Log {
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log").field("state", &self.inner.lock()).finish_non_exhaustive()
+        f.debug_struct("Log")
+            .field("state", &self.inner.lock())
+            .finish_non_exhaustive()
     }
 }
 
@@ -120,7 +122,11 @@ impl Inner {
             inner.lock().spare = match made {
                 Ok(file) => Spare::Ready(file),
                 Err(e) => {
-                    inner.shared.metrics.log_full.fetch_add(1, Ordering::Relaxed);
+                    inner
+                        .shared
+                        .metrics
+                        .log_full
+                        .fetch_add(1, Ordering::Relaxed);
                     tracing::warn!("no space for the log's next segment: {e}");
                     Spare::Full
                 }
@@ -132,8 +138,15 @@ impl Inner {
 
 async fn new_spare(shared: &Shared) -> Result<File, StoreError> {
     let path = shared.layout.spare();
-    let how = Open { truncate: true, ..Open::write_create() };
-    let file = shared.io.open(&path, how).await.map_err(StoreError::io("create", &path))?;
+    let how = Open {
+        truncate: true,
+        ..Open::write_create()
+    };
+    let file = shared
+        .io
+        .open(&path, how)
+        .await
+        .map_err(StoreError::io("create", &path))?;
     if let Err(e) = prepare(&file, &path, shared.options.segment_bytes).await {
         // Half a spare would take the space that others may need.
         let _ = shared.io.remove_file(&path).await;
@@ -164,8 +177,22 @@ impl Log {
             done: watch::Sender::new(false),
         });
         inner.make_spare();
-        let Start { file, path, end, len, .. } = start;
-        let writer = Writer { inner: inner.clone(), file, path, end, len, last: durable, marked: true };
+        let Start {
+            file,
+            path,
+            end,
+            len,
+            ..
+        } = start;
+        let writer = Writer {
+            inner: inner.clone(),
+            file,
+            path,
+            end,
+            len,
+            last: durable,
+            marked: true,
+        };
         tokio::spawn(writer.run());
         Log { inner }
     }
@@ -254,7 +281,11 @@ impl Log {
 
 fn ended() -> Arc<StoreError> {
     let source = std::io::Error::other("the log's writer has ended");
-    Arc::new(StoreError::Io { what: "write", file: "log".to_owned(), source })
+    Arc::new(StoreError::Io {
+        what: "write",
+        file: "log".to_owned(),
+        source,
+    })
 }
 
 /// The writing side.
@@ -333,10 +364,11 @@ impl Writer {
     }
 
     async fn write(&mut self, group: Group) -> Result<(), StoreError> {
-        let metrics = &self.inner.shared.metrics;
+        let shared = self.inner.shared.clone();
+        let metrics = &shared.metrics;
         let count = group.batches.len() as u64;
         let last = group.first_slot + count - 1;
-        let started = self.inner.shared.io.mono_ns();
+        let started = shared.io.mono_ns();
         let len = encode(&self.path, record::GROUP, &group)?.len() as u64;
         if self.end + len + MARK_SPACE > self.len {
             self.roll(&group).await?;
@@ -349,7 +381,10 @@ impl Writer {
         metrics.log_slot.store(last, Ordering::Relaxed);
         metrics.log_groups.fetch_add(1, Ordering::Relaxed);
         metrics.log_bytes.fetch_add(len, Ordering::Relaxed);
-        metrics.log_ns.fetch_add(self.inner.shared.io.mono_ns().saturating_sub(started), Ordering::Relaxed);
+        metrics.log_ns.fetch_add(
+            shared.io.mono_ns().saturating_sub(started),
+            Ordering::Relaxed,
+        );
         self.inner.lock().free = self.len.saturating_sub(self.end + MARK_SPACE);
         self.inner.durable.send_replace(last);
         (self.inner.on_durable)(last);
@@ -362,7 +397,12 @@ impl Writer {
         loop {
             let bytes = encode(&self.path, record::GROUP, group)?;
             let len = bytes.len() as u64;
-            match self.file.write_at(self.end, bytes).await.map_err(StoreError::io("write", &self.path)) {
+            match self
+                .file
+                .write_at(self.end, bytes)
+                .await
+                .map_err(StoreError::io("write", &self.path))
+            {
                 Ok(()) => {
                     self.end += len;
                     return Ok(());
@@ -377,7 +417,10 @@ impl Writer {
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
-        self.file.sync_data().await.map_err(StoreError::sync(&self.path))
+        self.file
+            .sync_data()
+            .await
+            .map_err(StoreError::sync(&self.path))
     }
 
     /// Goes on in the spare segment. It gets its name once its first group is on disk, so a
@@ -388,10 +431,16 @@ impl Writer {
         let shared = self.inner.shared.clone();
         let spare = shared.layout.spare();
         let path = shared.layout.segment(group.first_slot);
-        let header = Segment { cluster: shared.cluster, first_slot: group.first_slot, rules: shared.options.rules };
+        let header = Segment {
+            cluster: shared.cluster,
+            first_slot: group.first_slot,
+            rules: shared.options.rules,
+        };
         let header = encode(&path, SEGMENT, &header)?;
         let header_len = header.len() as u64;
-        file.write_at(0, header).await.map_err(StoreError::io("write", &spare))?;
+        file.write_at(0, header)
+            .await
+            .map_err(StoreError::io("write", &spare))?;
         let old = Writer {
             inner: self.inner.clone(),
             file: std::mem::replace(&mut self.file, file),
@@ -403,9 +452,17 @@ impl Writer {
         };
         self.put(group).await?;
         self.sync().await?;
-        shared.io.rename(&spare, &self.path).await.map_err(StoreError::io("rename", &spare))?;
+        shared
+            .io
+            .rename(&spare, &self.path)
+            .await
+            .map_err(StoreError::io("rename", &spare))?;
         let dir = shared.layout.log();
-        shared.io.sync_dir(&dir).await.map_err(StoreError::sync(&dir))?;
+        shared
+            .io
+            .sync_dir(&dir)
+            .await
+            .map_err(StoreError::sync(&dir))?;
         let mut old = old;
         old.mark(true).await?;
         old.sync().await?;
@@ -426,9 +483,16 @@ impl Writer {
             };
             if closing {
                 let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
-                return Err(StoreError::io("create", &self.inner.shared.layout.spare())(source));
+                return Err(StoreError::io("create", &self.inner.shared.layout.spare())(
+                    source,
+                ));
             }
-            let _ = self.inner.shared.io.timeout(FULL_PAUSE, self.inner.work.notified()).await;
+            let _ = self
+                .inner
+                .shared
+                .io
+                .timeout(FULL_PAUSE, self.inner.work.notified())
+                .await;
             self.inner.make_spare();
         }
     }
@@ -440,9 +504,21 @@ impl Writer {
             self.marked = true;
             return Ok(());
         }
-        let bytes = encode(&self.path, MARK, &Mark { slot: self.last, sealed })?;
+        let bytes = encode(
+            &self.path,
+            MARK,
+            &Mark {
+                slot: self.last,
+                sealed,
+            },
+        )?;
         let len = bytes.len() as u64;
-        match self.file.write_at(self.end, bytes).await.map_err(StoreError::io("write", &self.path)) {
+        match self
+            .file
+            .write_at(self.end, bytes)
+            .await
+            .map_err(StoreError::io("write", &self.path))
+        {
             Ok(()) => {
                 self.end += len;
                 self.marked = true;
@@ -468,5 +544,8 @@ fn take_group(state: &mut State) -> Option<Group> {
         batches.extend(state.pending.pop_front().map(|(_, batch)| Blob(batch)));
     }
     state.pending_bytes = state.pending_bytes.saturating_sub(size - RECORD_OVERHEAD);
-    Some(Group { first_slot, batches })
+    Some(Group {
+        first_slot,
+        batches,
+    })
 }

@@ -149,7 +149,12 @@ pub fn kind_of(bytes: &[u8]) -> Option<u16> {
 pub fn slice_at(bytes: &[u8], at: usize) -> Result<&[u8], Bad> {
     let rest = bytes.get(at..).unwrap_or_default();
     let len = record_len(FORMAT, rest)?;
-    rest.get(..len).ok_or_else(|| Bad(format!("the record's {len} bytes end after the file, which has {}", bytes.len())))
+    rest.get(..len).ok_or_else(|| {
+        Bad(format!(
+            "the record's {len} bytes end after the file, which has {}",
+            bytes.len()
+        ))
+    })
 }
 
 /// Decodes the record that starts at `at`; also says where the next one starts.
@@ -159,11 +164,17 @@ pub fn read_at<T: DeserializeOwned>(kind: u16, bytes: &[u8], at: usize) -> Resul
 }
 
 /// Decodes a file that is one record. A version that is too new gets its own error.
-pub fn decode_file<T: DeserializeOwned>(kind: u16, file: &Path, bytes: &[u8]) -> Result<T, StoreError> {
+pub fn decode_file<T: DeserializeOwned>(
+    kind: u16,
+    file: &Path,
+    bytes: &[u8],
+) -> Result<T, StoreError> {
     decode_record(kind, FORMAT, bytes).map_err(|e| match e {
-        FrameError::UnknownVersion { got, max, .. } => {
-            StoreError::NewerFormat { file: file.display().to_string(), got, max }
-        }
+        FrameError::UnknownVersion { got, max, .. } => StoreError::NewerFormat {
+            file: file.display().to_string(),
+            got,
+            max,
+        },
         e => StoreError::corrupt(file, 0, e.to_string()),
     })
 }

@@ -40,11 +40,22 @@ pub fn scan(file: &Path, bytes: &[u8], cluster: ClusterId, last: bool) -> Result
     };
     if header.cluster != cluster {
         let file = file.display().to_string();
-        return Err(StoreError::OtherCluster { file, got: header.cluster, want: cluster });
+        return Err(StoreError::OtherCluster {
+            file,
+            got: header.cluster,
+            want: cluster,
+        });
     }
     let next_slot = header.first_slot;
-    let mut scan =
-        Scan { header, batches: Vec::new(), next_slot, end: 0, torn: None, sealed: false, marked: false };
+    let mut scan = Scan {
+        header,
+        batches: Vec::new(),
+        next_slot,
+        end: 0,
+        torn: None,
+        sealed: false,
+        marked: false,
+    };
     loop {
         scan.end = at as u64;
         let rest = bytes.get(at..).unwrap_or_default();
@@ -52,7 +63,11 @@ pub fn scan(file: &Path, bytes: &[u8], cluster: ClusterId, last: bool) -> Result
             return Ok(scan);
         }
         if scan.sealed {
-            return Err(StoreError::corrupt(file, at as u64, "there is data behind the segment's end mark"));
+            return Err(StoreError::corrupt(
+                file,
+                at as u64,
+                "there is data behind the segment's end mark",
+            ));
         }
         match next(&mut scan, bytes, at) {
             Ok(next) => at = next,
@@ -71,7 +86,11 @@ fn next(scan: &mut Scan, bytes: &[u8], at: usize) -> Result<usize, Bad> {
     if record::kind_of(record::slice_at(bytes, at)?) == Some(record::MARK) {
         let (mark, next) = record::read_at::<Mark>(record::MARK, bytes, at)?;
         if mark.slot + 1 != expected {
-            return Err(Bad(format!("a mark for slot {} where the last slot is {}", mark.slot, expected - 1)));
+            return Err(Bad(format!(
+                "a mark for slot {} where the last slot is {}",
+                mark.slot,
+                expected - 1
+            )));
         }
         scan.sealed = mark.sealed;
         scan.marked = true;
@@ -79,7 +98,10 @@ fn next(scan: &mut Scan, bytes: &[u8], at: usize) -> Result<usize, Bad> {
     }
     let (group, next) = record::read_at::<Group>(record::GROUP, bytes, at)?;
     if group.first_slot != expected {
-        return Err(Bad(format!("a group that starts at slot {} where {expected} is next", group.first_slot)));
+        return Err(Bad(format!(
+            "a group that starts at slot {} where {expected} is next",
+            group.first_slot
+        )));
     }
     for batch in group.batches {
         scan.batches.push((scan.next_slot, batch.0));
@@ -92,11 +114,14 @@ fn next(scan: &mut Scan, bytes: &[u8], at: usize) -> Result<usize, Bad> {
 /// Does a valid record start anywhere behind `at`?
 fn valid_behind(bytes: &[u8], at: usize) -> bool {
     let rest = bytes.get(at + 1..).unwrap_or_default();
-    rest.windows(MAGIC.len()).enumerate().filter(|(_, w)| *w == MAGIC).any(|(i, _)| {
-        let at = at + 1 + i;
-        record::read_at::<Group>(record::GROUP, bytes, at).is_ok()
-            || record::read_at::<Mark>(record::MARK, bytes, at).is_ok()
-    })
+    rest.windows(MAGIC.len())
+        .enumerate()
+        .filter(|(_, w)| *w == MAGIC)
+        .any(|(i, _)| {
+            let at = at + 1 + i;
+            record::read_at::<Group>(record::GROUP, bytes, at).is_ok()
+                || record::read_at::<Mark>(record::MARK, bytes, at).is_ok()
+        })
 }
 
 /// What every record starts with.

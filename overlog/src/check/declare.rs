@@ -40,6 +40,7 @@ impl Checker<'_> {
                 by.push((id, event));
             }
         }
+        self.spread_addresses(items);
         for item in items {
             if let Item::Invariant { name, args, body, span } = item {
                 self.declare_invariant(name, args, body, span);
@@ -309,6 +310,56 @@ impl Checker<'_> {
             }
         }
         views
+    }
+
+    /// The original programs keep addresses in strings. A string column of theirs is one of addresses if a variable
+    /// joins it with one.
+    fn spread_addresses(&mut self, items: &[Item]) {
+        let groups: Vec<Vec<(RelId, usize)>> = items.iter().flat_map(|item| self.joined_columns(item)).collect();
+        loop {
+            let mut changed = false;
+            for group in &groups {
+                let ty = |(rel, at): &(RelId, usize)| self.relation(*rel).columns.get(*at).map(|c| c.ty);
+                if !group.iter().any(|place| ty(place) == Some(Type::Addr)) {
+                    continue;
+                }
+                for (rel, at) in group {
+                    let original = self.info(*rel).original;
+                    let column = self.relation_mut(*rel).and_then(|r| r.columns.get_mut(*at));
+                    if let Some(column) = column.filter(|c| original && c.ty == Type::Str) {
+                        column.ty = Type::Addr;
+                        changed = true;
+                    }
+                }
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    /// For each variable of a rule the columns where it stands, by position.
+    fn joined_columns(&self, item: &Item) -> Vec<Vec<(RelId, usize)>> {
+        let Item::Rule(rule) = item else { return Vec::new() };
+        let mut atoms = Vec::from([&rule.head]);
+        let mut todo: Vec<&Term> = rule.body.iter().collect();
+        while let Some(term) = todo.pop() {
+            match term {
+                Term::Atom(atom) | Term::Not(atom) => atoms.push(atom),
+                Term::Agg { body, .. } => todo.extend(body),
+                _ => {}
+            }
+        }
+        let mut groups: BTreeMap<&str, Vec<(RelId, usize)>> = BTreeMap::new();
+        for atom in atoms {
+            let Some(rel) = self.names.get(&atom.rel.text) else { continue };
+            for (at, arg) in atom.args.iter().enumerate().filter(|(_, a)| a.name.is_none()) {
+                if let ast::ArgValue::Expr(ast::Expr { kind: ast::ExprKind::Var(name), .. }) = &arg.value {
+                    groups.entry(name).or_default().push((*rel, at));
+                }
+            }
+        }
+        groups.into_values().filter(|g| g.len() > 1).collect()
     }
 
     pub(super) fn watch(&mut self, name: &Ident, flags: Option<&Ident>) {

@@ -105,7 +105,7 @@ pub(super) fn load(main: &str, sources: &Sources) -> Loaded {
             let path = String::from_utf8_lossy(path);
             let Some(found) = sources.find(&file.name, &path) else {
                 let message = format!("included source {path} is not there");
-                let hint = format!("looked for {} and {}", beside(&file.name, &path), normal(&path));
+                let hint = format!("register it as {}", beside(&file.name, &path));
                 loaded.diags.push(Diagnostic::error(code::NO_SOURCE, span, message).hint(hint));
                 continue;
             };

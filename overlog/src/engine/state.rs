@@ -9,8 +9,9 @@ use crate::engine::plan::{self, IndexDef, IndexId, Indexes};
 use crate::engine::spine::{RowTrace, Tick};
 use crate::engine::tables::{TableFlow, restore_order};
 use crate::engine::views::{Sink, ViewFlow};
+use crate::engine::watch;
 use crate::functions::Function;
-use crate::ir::{Program, RelId, RelKind};
+use crate::ir::{Program, RelId, RelKind, Rule};
 use crate::packed::Row;
 use differential_dataflow::trace::TraceReader;
 use std::cell::{Cell, RefCell};
@@ -50,6 +51,8 @@ pub struct State {
     steps: Cell<u64>,
     limit: Cell<u64>,
     lazy: LazyViews,
+    /// The views of each query that is kept.
+    watched: BTreeMap<RelId, Vec<RelId>>,
 }
 
 impl State {
@@ -95,6 +98,7 @@ impl State {
             steps: Cell::new(0),
             limit: Cell::new(u64::MAX),
             lazy: LazyViews::default(),
+            watched: BTreeMap::new(),
             program,
         };
         // Views of nothing have rows too: facts, `notin`, sums of nothing.
@@ -318,6 +322,60 @@ impl State {
     /// All arrangements as they stand.
     pub fn all_snapshots(&self) -> Vec<Snapshot> {
         self.indexes.iter().map(|(id, _)| self.snapshot(id)).collect()
+    }
+
+    /// Keeps the answer of a query up to date from now on. Its rows come with the view changes of
+    /// the relation that is given; those that are there already come with the first.
+    ///
+    /// # Errors
+    /// A rule cannot be planned.
+    pub fn watch(&mut self, rule: &Rule, functions: &[Function]) -> Result<RelId, String> {
+        let (program, made) = watch::extend(&self.program, rule, functions);
+        let mut indexes = (*self.indexes).clone();
+        for rel in &made {
+            indexes.add_primary(*rel, program.relation(*rel));
+        }
+        self.snapshots.borrow_mut().resize(indexes.len(), None);
+        let before = self.views.len();
+        for (members, recursive) in watch::components(&program, &made) {
+            let flow = ViewFlow::install(
+                &mut self.worker,
+                &program,
+                &members,
+                recursive,
+                &indexes,
+                &mut self.traces,
+                &self.sink,
+            )
+            .map_err(|(rule, reason)| format!("{rule}: {reason}"))?;
+            self.views.push(flow);
+        }
+        self.indexes = Rc::new(indexes);
+        self.program = Arc::new(program);
+        self.downstream = downstream(&self.program, &self.views, self.tables.keys().copied());
+        self.advance_all().map_err(|e| e.to_string())?;
+        let all: Vec<RelId> = self.views.iter().skip(before).flat_map(|v| v.members.clone()).collect();
+        self.watched.insert(made.last().copied().unwrap_or(RelId(u32::MAX)), all);
+        Ok(made.last().copied().unwrap_or(RelId(u32::MAX)))
+    }
+
+    /// Lets go of a query that was kept.
+    pub fn unwatch(&mut self, rel: RelId) {
+        let Some(members) = self.watched.remove(&rel) else { return };
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.views).into_iter().partition(|v| v.members.iter().any(|m| members.contains(m)));
+        self.views = kept;
+        for flow in gone {
+            for id in flow.members.iter().flat_map(|m| self.indexes.of(*m)) {
+                self.traces.remove(id);
+            }
+            self.worker.drop_dataflow(flow.dataflow);
+        }
+        let mut program = (*self.program).clone();
+        program.rules.retain(|r| !members.contains(&r.head.rel));
+        program.facts.retain(|f| !members.contains(&f.rel));
+        self.program = Arc::new(program);
+        self.downstream = downstream(&self.program, &self.views, self.tables.keys().copied());
     }
 
     /// Why a view cannot be read.

@@ -278,7 +278,7 @@ fn whole(name: &str, args: &[Value], op: fn(f64) -> f64) -> Outcome {
         #[allow(clippy::cast_possible_truncation)] // within the range by the test above
         Ok(Value::Int(rounded as i64))
     } else {
-        Err(EvalError(format!("{name}({x:?}) does not fit 64 bits")))
+        Err(EvalError(format!("{name}({}) does not fit 64 bits", Value::float(*x))))
     }
 }
 

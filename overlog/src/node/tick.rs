@@ -45,6 +45,7 @@ impl Node {
         let mut agenda = Agenda::default();
         for (rel, rows) in events {
             for row in rows {
+                self.watch(rel, 'r', row.as_bytes(), &mut done);
                 self.add_event(rel, row.as_bytes(), &mut agenda);
             }
         }
@@ -53,6 +54,7 @@ impl Node {
             self.effect(at, &mut done)?;
         }
         self.observe(&mut done);
+        self.watch_derived(&mut done);
         self.state.clear_events();
         let changes = std::mem::take(&mut done.changes);
         self.change_tables(changes, &mut done, undo)?;
@@ -243,6 +245,33 @@ impl Node {
         Ok(())
     }
 
+    /// A line for a watched relation: `tick letter relation(values)`.
+    fn watch(&self, rel: RelId, what: char, row: &[u8], done: &mut Done) {
+        for watch in self.program.watches.iter().filter(|w| w.rel == rel) {
+            if watch.flags.is_empty() || watch.flags.contains(what) {
+                let values: Vec<String> = packed::unpack_all(row).iter().map(Value::to_string).collect();
+                let name = &self.program.relation(rel).name;
+                done.watch.push(format!("{} {what} {name}({})", self.ticks, values.join(", ")));
+            }
+        }
+    }
+
+    /// What rules made: events of this tick, events of the next, messages.
+    fn watch_derived(&self, done: &mut Done) {
+        if self.program.watches.is_empty() {
+            return;
+        }
+        for rel in self.program.watches.iter().map(|w| w.rel).collect::<BTreeSet<_>>() {
+            let now = self.state.event(rel).into_iter().flat_map(|e| e.rows().iter());
+            let mut rows: Vec<Row> = now.map(|r| Row::from_bytes(r.to_vec())).collect();
+            rows.extend(done.next.get(&rel).into_iter().flatten().cloned());
+            rows.sort_unstable();
+            rows.iter().for_each(|row| self.watch(rel, 'i', row.as_bytes(), done));
+            let sent: Vec<Row> = done.messages.iter().filter(|m| m.rel == rel).map(|m| m.row.clone()).collect();
+            sent.iter().for_each(|row| self.watch(rel, 's', row.as_bytes(), done));
+        }
+    }
+
     fn observe(&self, done: &mut Done) {
         let mut wanted = self.options.observe.clone();
         wanted.sort_unstable();
@@ -273,7 +302,9 @@ impl Node {
         self.state.change(&applied.deltas)?;
         let (views, errors) = self.state.take_view_changes();
         done.errors.extend(errors);
+        self.note_watched(&views);
         for (rel, row, came) in applied.deltas.iter().chain(&views) {
+            self.watch(*rel, if *came { 'a' } else { 'd' }, row.as_bytes(), done);
             for (edge, insert) in self.schedule.edges.get(rel).into_iter().flatten() {
                 if insert == came {
                     done.next.entry(*edge).or_default().insert(row.clone());

@@ -177,6 +177,7 @@ impl Node {
                 done.next.insert(*id, rows);
             }
         }
+        done.next.retain(|_, rows| !rows.is_empty());
         state.before = state.world.clone();
         self.report(done);
         Ok(())

@@ -175,6 +175,9 @@ impl Replica {
     /// First half of a checkpoint: a record in the newest journal file from which the header can
     /// be made again if its write is torn. `None` if all is in place already.
     pub async fn checkpoint_record(&self) -> Option<crate::store::journal::Record> {
+        // Who has a record in an older journal has also noted it here when both are free.
+        let _turn = self.syncing.lock().await;
+        let _alone = self.gate.write().await;
         let m = lock(&self.meta);
         if m.deleted || (m.header == Some(self.header_of(&m)) && !m.unsynced && m.named && m.pending.is_empty()) {
             return None;
@@ -214,5 +217,51 @@ impl Replica {
         }
         lock(&self.meta).header = Some(header);
         Ok(())
+    }
+}
+
+impl Replica {
+    /// Notes after a flush whether there is something to do again.
+    pub fn settled(&self) {
+        let durable = self.shared.journal.durable();
+        let mut m = lock(&self.meta);
+        let clean = m.pending.is_empty() && m.synced >= m.length && m.floor >= chunks_of(m.length) && m.lsn <= durable;
+        m.dirty_since = (!clean).then(|| self.shared.io.mono_ns());
+    }
+
+    /// Ends a copy: everything is synced, the header last in the same sync, for a copy that a
+    /// crash interrupts is thrown away. Answers the header.
+    pub async fn finish(&self) -> Res<crate::store::layout::Header> {
+        let _turn = self.syncing.lock().await;
+        let _alone = self.gate.write().await;
+        let header = {
+            let mut m = lock(&self.meta);
+            self.usable(&m)?;
+            m.synced = m.length;
+            m.token = self.shared.token();
+            self.header_of(&m)
+        };
+        let synced = async {
+            let file = self.file().await?;
+            file.write_at(0, header.encode()).await?;
+            file.sync_data().await
+        };
+        synced.await.map_err(|e| disk("cannot sync a copy", self.block, &e))?;
+        Ok(header)
+    }
+
+    /// Where the file of an unfinished copy is.
+    pub fn copy_path(&self) -> Option<std::path::PathBuf> {
+        match &self.place {
+            super::Place::Copy(path) => Some(path.clone()),
+            super::Place::Home => None,
+        }
+    }
+
+    /// The file has become another replica's.
+    pub fn moved(&self) {
+        let mut m = lock(&self.meta);
+        m.deleted = true;
+        m.token = self.shared.token();
     }
 }

@@ -143,6 +143,11 @@ impl Indexes {
         }
     }
 
+    /// Adds the primary arrangement of one more relation.
+    pub fn add_primary(&mut self, rel: RelId, relation: &Relation) {
+        self.choose_for(rel, relation, None);
+    }
+
     /// The arrangement whose order starts with the most of the known columns (and then the ranged
     /// one), and how many of them lead.
     pub fn best(&self, rel: RelId, known: &BTreeSet<usize>, ranged: Option<usize>) -> (IndexId, usize) {

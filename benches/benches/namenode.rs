@@ -1,0 +1,233 @@
+//! NameNode operations a second over its socket, synced, at 1 and 64 in flight, the load generator
+//! included; and 10,000 creates in one directory. Commands carry what a client's would.
+
+use anyhow::{Context, Result, bail};
+use boomfs_benches::measure::{machine, median, resident};
+use boomfs_io::{Io, ReadHalf, WriteHalf};
+use boomfs_wire::{
+    Answer, At, Caller, FromNameNode, Ino, Kind, Op, Peer, ReadOp, ToNameNode, encode_message, read_message,
+};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncWriteExt, BufReader};
+
+const ROUNDS: usize = 3;
+
+struct Load {
+    read: BufReader<ReadHalf>,
+    write: WriteHalf,
+    seq: u64,
+    req: u64,
+    acked: u64,
+}
+
+#[derive(Clone)]
+enum Ask {
+    Command(Op),
+    Read(ReadOp),
+}
+
+impl Load {
+    async fn connect(addr: &str) -> Result<Load> {
+        let stream = Io::real().connect(addr, Duration::from_secs(5)).await?;
+        let (read, write) = stream.into_split();
+        let mut load = Load { read: BufReader::with_capacity(1 << 20, read), write, seq: 0, req: 0, acked: 0 };
+        let peer = Peer::Client { session: None, nonce: std::process::id().into(), name: "bench".to_string() };
+        load.send(&[ToNameNode::Hello { cluster: None, peer }]).await?;
+        match load.receive().await? {
+            FromNameNode::Welcome { .. } => Ok(load),
+            other => bail!("not welcome: {other:?}"),
+        }
+    }
+
+    async fn send(&mut self, messages: &[ToNameNode]) -> Result<()> {
+        let mut bytes = Vec::new();
+        for m in messages {
+            bytes.extend(encode_message(m, 0)?);
+        }
+        self.write.write_all(&bytes).await?;
+        self.write.flush().await?;
+        Ok(())
+    }
+
+    async fn receive(&mut self) -> Result<FromNameNode> {
+        let (message, _) = read_message(&mut self.read).await?.context("the NameNode closed the connection")?;
+        Ok(message)
+    }
+
+    fn message(&mut self, ask: Ask) -> (u64, ToNameNode) {
+        let caller = Caller::default();
+        match ask {
+            Ask::Command(op) => {
+                self.seq += 1;
+                (self.seq, ToNameNode::Command { seq: self.seq, ack: self.acked, caller, op })
+            }
+            Ask::Read(op) => {
+                self.req += 1;
+                (1 << 40 | self.req, ToNameNode::Read { req: self.req, caller, op })
+            }
+        }
+    }
+
+    /// Runs all with so many in flight; gives the answers in order and the time.
+    async fn run(&mut self, asks: Vec<Ask>, in_flight: usize) -> Result<(Vec<Answer>, Duration)> {
+        let start = Instant::now();
+        let total = asks.len();
+        let mut waiting: HashMap<u64, usize> = HashMap::new();
+        let mut answers: Vec<Option<Answer>> = vec![None; total];
+        let mut asks = asks.into_iter().enumerate();
+        let mut done = 0;
+        let mut room = in_flight;
+        while done < total {
+            let mut out = Vec::new();
+            while room > 0 && let Some((at, ask)) = asks.next() {
+                let (id, message) = self.message(ask);
+                waiting.insert(id, at);
+                out.push(message);
+                room -= 1;
+            }
+            if !out.is_empty() {
+                self.send(&out).await?;
+            }
+            // Take what has come, then fill up again.
+            loop {
+                let (id, result) = match self.receive().await? {
+                    FromNameNode::Answered { seq, result } => {
+                        self.acked = self.acked.max(seq.saturating_sub(512));
+                        (seq, result)
+                    }
+                    FromNameNode::ReadAnswered { req, result } => (1 << 40 | req, result),
+                    other => bail!("unexpected {other:?}"),
+                };
+                let at = waiting.remove(&id).context("an answer to nothing")?;
+                if let Some(slot) = answers.get_mut(at) {
+                    *slot = Some(result.map_err(|f| anyhow::anyhow!("{f}"))?);
+                }
+                done += 1;
+                room += 1;
+                if self.read.buffer().is_empty() || done == total {
+                    break;
+                }
+            }
+        }
+        Ok((answers.into_iter().flatten().collect(), start.elapsed()))
+    }
+}
+
+fn at(base: Ino, name: String) -> At {
+    At { base, path: vec![name.into_bytes()] }
+}
+
+fn create(base: Ino, name: String) -> Op {
+    Op::Create {
+        at: at(base, name),
+        kind: Kind::File,
+        mode: 0o644,
+        rdev: 0,
+        exclusive: true,
+        lease: true,
+        block_size: 0,
+        replication: 0,
+        ino: Ino(0),
+    }
+}
+
+fn ino(answer: &Answer) -> Result<Ino> {
+    match answer {
+        Answer::Attr(attr) => Ok(attr.ino),
+        other => bail!("no attributes: {other:?}"),
+    }
+}
+
+struct Report {
+    rates: HashMap<(String, usize), Vec<f64>>,
+}
+
+impl Report {
+    fn note(&mut self, what: &str, in_flight: usize, n: usize, time: Duration) {
+        let rate = n as f64 / time.as_secs_f64();
+        self.rates.entry((what.to_string(), in_flight)).or_default().push(rate);
+    }
+
+    fn print(&self) {
+        for in_flight in [1, 64] {
+            for what in ["mkdir", "create+close", "stat", "list 200", "rename", "delete", "creates in one directory"] {
+                if let Some(rates) = self.rates.get(&(what.to_string(), in_flight)) {
+                    let times = rates.iter().map(|r| Duration::from_secs_f64(1.0 / r)).collect();
+                    let middle = 1.0 / median(times).as_secs_f64();
+                    println!("{in_flight:3} in flight  {what:26} {middle:10.0} /s   {}", spread(rates));
+                }
+            }
+        }
+    }
+}
+
+fn spread(rates: &[f64]) -> String {
+    let all: Vec<String> = rates.iter().map(|r| format!("{r:.0}")).collect();
+    format!("(of {})", all.join(", "))
+}
+
+/// One round of every operation, in a directory of its own.
+async fn round(load: &mut Load, report: &mut Report, in_flight: usize, round: usize) -> Result<()> {
+    let n = if in_flight == 1 { 1_000 } else { 10_000 };
+    let top = load.run(vec![Ask::Command(mkdir(Ino::ROOT, format!("bench-{in_flight}-{round}")))], 1).await?.0;
+    let top = ino(top.first().context("no answer")?)?;
+    let dirs = (0..n / 10).map(|i| Ask::Command(mkdir(top, format!("d{i}")))).collect();
+    let (dirs, time) = load.run(dirs, in_flight).await?;
+    report.note("mkdir", in_flight, n / 10, time);
+    let dirs = dirs.iter().map(ino).collect::<Result<Vec<_>>>()?;
+    let dir = |i: usize| dirs.get(i % dirs.len()).copied().unwrap_or(top);
+    // Create takes the write lease; close commits the length and gives it back.
+    let start = Instant::now();
+    let creates = (0..n).map(|i| Ask::Command(create(dir(i), format!("f{i}")))).collect();
+    let (files, _) = load.run(creates, in_flight).await?;
+    let files = files.iter().map(ino).collect::<Result<Vec<_>>>()?;
+    let closes = files.iter().map(|f| Ask::Command(Op::ReleaseLease { ino: *f })).collect();
+    load.run(closes, in_flight).await?;
+    report.note("create+close", in_flight, n, start.elapsed());
+    let stats = (0..n).map(|i| Ask::Read(ReadOp::Lookup { at: at(dir(i), format!("f{i}")), follow: false })).collect();
+    report.note("stat", in_flight, n, load.run(stats, in_flight).await?.1);
+    let lists = (0..n / 10).map(|i| Ask::Read(ReadOp::ReadDir { ino: top, after: i as u64, limit: 200 })).collect();
+    report.note("list 200", in_flight, n / 10, load.run(lists, in_flight).await?.1);
+    let renames = (0..n)
+        .map(|i| {
+            let (from, to) = (at(dir(i), format!("f{i}")), at(dir(i), format!("g{i}")));
+            Ask::Command(Op::Rename { from, to, no_replace: false, exchange: false })
+        })
+        .collect();
+    report.note("rename", in_flight, n, load.run(renames, in_flight).await?.1);
+    let deletes = (0..n).map(|i| Ask::Command(Op::Unlink { at: at(dir(i), format!("g{i}")) })).collect();
+    report.note("delete", in_flight, n, load.run(deletes, in_flight).await?.1);
+    if in_flight > 1 {
+        let one = load.run(vec![Ask::Command(mkdir(top, "one".to_string()))], 1).await?.0;
+        let one = ino(one.first().context("no answer")?)?;
+        let creates = (0..n).map(|i| Ask::Command(create(one, format!("file{i}")))).collect();
+        report.note("creates in one directory", in_flight, n, load.run(creates, in_flight).await?.1);
+    }
+    Ok(())
+}
+
+fn mkdir(base: Ino, name: String) -> Op {
+    Op::Mkdir { at: at(base, name), mode: 0o755, ino: Ino(0) }
+}
+
+fn main() -> Result<()> {
+    println!("NameNode over its socket, synced, load generator included: {}", machine());
+    let folder = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let config = boomfs_namenode::Config::new(folder.path().join("namenode"), "127.0.0.1:0");
+        let server = boomfs_namenode::Server::start(Io::real(), config).await?;
+        let mut load = Load::connect(&server.addr()).await?;
+        let mut report = Report { rates: HashMap::new() };
+        for r in 0..ROUNDS {
+            for in_flight in [1, 64] {
+                round(&mut load, &mut report, in_flight, r).await?;
+            }
+        }
+        report.print();
+        println!("resident: {} MiB", resident("self") >> 20);
+        server.shutdown().await?;
+        Ok(())
+    })
+}

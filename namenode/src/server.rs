@@ -1,0 +1,346 @@
+//! The shell: sockets, the log and the rules, put together.
+//!
+//! Readers decode messages into events and queue them; the engine's loop takes what is queued,
+//! runs the rules once, appends what they propose to the log, and runs what was decided, while
+//! the log is being synced. Whatever a run says is held in the outbox until the log is on disk
+//! up to the last slot before it; then it goes to the writers, in the order of the runs.
+//!
+//! The engine's loop lives on one thread and is the only user of the rules. Everything else may
+//! run anywhere.
+
+mod boot;
+mod checkpointer;
+mod conn;
+mod engine;
+mod outbox;
+mod query;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use crate::codec::Misfit;
+use crate::metrics::Metrics;
+use crate::store::StoreError;
+use boomfs_io::Io;
+use boomfs_wire::ClusterId;
+use overlog::ir::Program;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{oneshot, watch};
+
+/// How a NameNode is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its data folder.
+    pub data: PathBuf,
+    /// Where it listens, `host:port`; port 0 picks a free one.
+    pub listen: String,
+    /// The cluster that the folder must belong to; `None`: any.
+    pub cluster: Option<ClusterId>,
+    /// Default replication of a new cluster.
+    pub replication: u32,
+    /// Default block size of a new cluster, bytes.
+    pub block_size: u64,
+    /// Slots between checkpoints, at most.
+    pub checkpoint_slots: u64,
+    /// Bytes of log between checkpoints, at most.
+    pub checkpoint_bytes: u64,
+    /// Size of a log segment, bytes.
+    pub segment_bytes: u64,
+    /// Connections at a time, at most.
+    pub max_connections: usize,
+}
+
+impl Config {
+    /// Defaults: three replicas of blocks of 64 MiB, a checkpoint every 50,000 slots or 32 MiB.
+    pub fn new(data: impl Into<PathBuf>, listen: impl Into<String>) -> Config {
+        Config {
+            data: data.into(),
+            listen: listen.into(),
+            cluster: None,
+            replication: 3,
+            block_size: 64 << 20,
+            checkpoint_slots: 50_000,
+            checkpoint_bytes: 32 << 20,
+            segment_bytes: 16 << 20,
+            max_connections: 4_096,
+        }
+    }
+}
+
+/// Why a NameNode did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The data folder is refused, or the disk failed.
+    #[error(transparent)]
+    Store(#[from] Arc<StoreError>),
+    /// The address cannot be listened on.
+    #[error("NameNode: {0}; choose another address, or stop who uses it")]
+    Listen(io::Error),
+    /// The rules have errors.
+    #[error("the NameNode's rules do not compile:\n{0}")]
+    Rules(String),
+    /// The rules lack something.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
+    /// The rules did not take what the store holds.
+    #[error(
+        "the NameNode's rules cannot apply {what}: {why}; is the data folder of another release?"
+    )]
+    Apply {
+        /// A checkpoint's table, or a slot of the log.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+    /// The thread or runtime could not be made, or ended.
+    #[error("NameNode thread: {0}")]
+    Thread(String),
+}
+
+impl From<StoreError> for ServerError {
+    fn from(e: StoreError) -> ServerError {
+        ServerError::Store(Arc::new(e))
+    }
+}
+
+/// The rules that a NameNode runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Rulebook {
+    program: Program,
+    /// Of their text.
+    hash: u64,
+}
+
+impl Rulebook {
+    fn new(program: Program, text: &str) -> Rulebook {
+        // FNV-1a, 64 bits.
+        let step = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
+        Rulebook {
+            program,
+            hash: text.bytes().fold(0xcbf2_9ce4_8422_2325, step),
+        }
+    }
+
+    fn own() -> Result<Rulebook, ServerError> {
+        Err(ServerError::Rules("there are none yet".to_owned()))
+    }
+}
+
+/// How a NameNode is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Not yet.
+    Run,
+    /// With a checkpoint.
+    Clean,
+    /// At once, as after a crash.
+    Abort,
+}
+
+/// How it ended; `None` while it runs.
+type Ended = Option<Result<(), Arc<ServerError>>>;
+
+/// A NameNode that runs. Dropping it lets it stop by itself, cleanly.
+#[derive(Debug)]
+pub struct Server {
+    addr: String,
+    cluster: ClusterId,
+    metrics: Arc<Metrics>,
+    stop: watch::Sender<Stop>,
+    ended: watch::Receiver<Ended>,
+}
+
+/// What a loop that started says of itself.
+struct Started {
+    addr: String,
+    cluster: ClusterId,
+    metrics: Arc<Metrics>,
+}
+
+impl Server {
+    /// Starts a NameNode on a thread of its own, with a runtime of its own. Returns when it
+    /// accepts connections.
+    ///
+    /// # Errors
+    /// Every [`ServerError`]; a data folder that is refused stays as it was.
+    pub async fn start(io: Io, config: Config) -> Result<Server, ServerError> {
+        Server::start_with(io, config, Rulebook::own()?).await
+    }
+
+    async fn start_with(io: Io, config: Config, rulebook: Rulebook) -> Result<Server, ServerError> {
+        let (stop, stopped) = watch::channel(Stop::Run);
+        let (ready, is_ready) = oneshot::channel();
+        let (end, ended) = watch::channel(None);
+        let thread = std::thread::Builder::new().name("namenode".to_owned());
+        let body = move || {
+            // One worker for sockets and the log, beside the engine on this thread.
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(e) => {
+                    let _ = ready.send(Err(ServerError::Thread(e.to_string())));
+                    return;
+                }
+            };
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, serve(io, config, rulebook, stopped, ready, end));
+            // What still runs are connections that have nobody to talk to.
+            drop(local);
+            runtime.shutdown_background();
+        };
+        thread
+            .spawn(body)
+            .map_err(|e| ServerError::Thread(e.to_string()))?;
+        Server::wait(stop, is_ready, ended).await
+    }
+
+    /// Starts a NameNode on the current `LocalSet`, for simulated worlds.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_local(io: Io, config: Config) -> Result<Server, ServerError> {
+        Server::start_local_with(io, config, Rulebook::own()?).await
+    }
+
+    async fn start_local_with(
+        io: Io,
+        config: Config,
+        rulebook: Rulebook,
+    ) -> Result<Server, ServerError> {
+        let (stop, stopped) = watch::channel(Stop::Run);
+        let (ready, is_ready) = oneshot::channel();
+        let (end, ended) = watch::channel(None);
+        tokio::task::spawn_local(serve(io, config, rulebook, stopped, ready, end));
+        Server::wait(stop, is_ready, ended).await
+    }
+
+    async fn wait(
+        stop: watch::Sender<Stop>,
+        ready: oneshot::Receiver<Result<Started, ServerError>>,
+        ended: watch::Receiver<Ended>,
+    ) -> Result<Server, ServerError> {
+        match ready.await {
+            Ok(Ok(Started {
+                addr,
+                cluster,
+                metrics,
+            })) => Ok(Server {
+                addr,
+                cluster,
+                metrics,
+                stop,
+                ended,
+            }),
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err(ServerError::Thread(
+                "it ended before it was ready".to_owned(),
+            )),
+        }
+    }
+
+    /// Where it listens, `host:port`.
+    pub fn addr(&self) -> &str {
+        &self.addr
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Waits until it has ended, by itself or by [`Server::shutdown`].
+    ///
+    /// # Errors
+    /// Why it stopped.
+    pub async fn ended(&self) -> Result<(), Arc<ServerError>> {
+        let mut ended = self.ended.clone();
+        let result = match ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone(),
+            Err(_) => None,
+        };
+        result.unwrap_or_else(|| {
+            Err(Arc::new(ServerError::Thread(
+                "it ended without a word".to_owned(),
+            )))
+        })
+    }
+
+    /// Stops it: answers what was decided, writes a checkpoint, closes the folder.
+    ///
+    /// # Errors
+    /// What failed; all that was acknowledged is in the log all the same.
+    pub async fn shutdown(self) -> Result<(), Arc<ServerError>> {
+        self.stop.send_replace(Stop::Clean);
+        self.ended().await
+    }
+
+    /// Stops it where it stands: no checkpoint, nothing more is written or answered.
+    ///
+    /// # Errors
+    /// Why it had stopped before.
+    pub async fn abort(self) -> Result<(), Arc<ServerError>> {
+        self.stop.send_replace(Stop::Abort);
+        self.ended().await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.send_if_modified(|stop| {
+            let running = *stop == Stop::Run;
+            if running {
+                *stop = Stop::Clean;
+            }
+            running
+        });
+    }
+}
+
+/// Boots and runs until told to stop.
+async fn serve(
+    io: Io,
+    config: Config,
+    rulebook: Rulebook,
+    stopped: watch::Receiver<Stop>,
+    ready: oneshot::Sender<Result<Started, ServerError>>,
+    end: watch::Sender<Ended>,
+) {
+    let booted = match boot::boot(io, config, rulebook).await {
+        Ok(booted) => booted,
+        Err(e) => {
+            let _ = ready.send(Err(e));
+            return;
+        }
+    };
+    let boot::Booted {
+        engine,
+        shared,
+        listener,
+    } = booted;
+    let started = Started {
+        addr: listener.local_addr(),
+        cluster: shared.cluster.cluster,
+        metrics: shared.metrics.clone(),
+    };
+    let accepting = tokio::spawn(reader::accept(shared.clone(), listener));
+    let _ = ready.send(Ok(started));
+    let result = engine.run(stopped).await.map_err(Arc::new);
+    accepting.abort();
+    // The port is free, and the folder's lock released, once `ended` says so.
+    let _ = accepting.await;
+    shared.outbox.close_all();
+    if let Err(e) = &result {
+        tracing::error!("NameNode stops: {e}");
+    }
+    end.send_replace(Some(result));
+}
