@@ -35,8 +35,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn check(file: &Path, options: CompileOptions) -> anyhow::Result<()> {
     let name = file.to_str().ok_or_else(|| anyhow!("{}: the name is no UTF-8; rename the file", file.display()))?;
     let sources = load(name)?;
-    let functions = boomfs_namenode::rules::functions();
-    match compile(name, &sources, &functions, options) {
+    match compile(name, &sources, &[], options) {
         Ok((program, warnings)) => {
             for warning in &warnings {
                 eprintln!("{}", warning.render(&program.sources));

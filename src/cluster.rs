@@ -247,8 +247,8 @@ fn explain(config: &Config) -> impl FnOnce(boomfs_client::Error) -> anyhow::Erro
 
 /// What a session is called for people: machine, process, purpose.
 pub fn session_name(purpose: &str) -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}:{}:{purpose}", std::process::id())
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}:{purpose}", host.trim(), std::process::id())
 }
 
 /// Who runs this command.

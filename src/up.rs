@@ -11,6 +11,7 @@ use boomfs_fuse_mount::Mount;
 use boomfs_io::Io;
 use boomfs_namenode::Server;
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 use std::time::Duration;
 
 /// How long to wait for all DataNodes to be known and to have reported.
@@ -116,11 +117,8 @@ async fn start(
     let namenodes = vec![namenode.addr().to_owned()];
     parts.namenode = Some(namenode);
     for number in 1..=asked {
-        let config = boomfs_datanode::Config {
-            data: folder.datanode(number),
-            listen: folder.datanode_address(number),
-            namenodes: namenodes.clone(),
-        };
+        let listen = folder.datanode_address(number);
+        let config = boomfs_datanode::Config::new(folder.datanode(number), listen, namenodes.clone());
         let node = DataNode::start(io.clone(), config).await.with_context(|| format!("DataNode {number}"))?;
         parts.datanodes.push(node);
     }
@@ -128,7 +126,11 @@ async fn start(
     let client = Client::connect(io.clone(), Config::new(namenodes, name)).await?;
     parts.client = Some(client.clone());
     warn_of_defaults(args, &client);
-    let missing = assemble(&client, parts).await?;
+    let missing = tokio::select! {
+        biased;
+        why = first_failure(&parts.datanodes) => return Err(why),
+        missing = assemble(&client, parts) => missing?,
+    };
     parts.mount = Some(Mount::new(client.clone(), path, options)?);
     mountpoint::look(path).await?;
     let file = ClusterFile::new(
@@ -176,6 +178,20 @@ async fn assemble(client: &Client, parts: &Parts) -> anyhow::Result<Vec<String>>
     }
 }
 
+/// Waits until a DataNode cannot go on; says which, and why.
+async fn first_failure(nodes: &[DataNode]) -> anyhow::Error {
+    let mut failures: Vec<_> = nodes.iter().map(|node| Box::pin(node.failed())).collect();
+    std::future::poll_fn(|context| {
+        for (at, failure) in failures.iter_mut().enumerate() {
+            if let Poll::Ready(why) = failure.as_mut().poll(context) {
+                return Poll::Ready(anyhow::Error::new(why).context(format!("DataNode {}", at + 1)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 fn missing(ours: &[String], status: &Status) -> Vec<String> {
     let is_live = |addr: &String| status.nodes.iter().any(|node| node.live && node.addr == *addr);
     let silent = ours.iter().enumerate().filter(|(_, addr)| !is_live(addr));
@@ -203,7 +219,7 @@ impl Parts {
     }
 
     fn datanode_addresses(&self) -> Vec<String> {
-        self.datanodes.iter().map(|node| node.addr().to_owned()).collect()
+        self.datanodes.iter().map(DataNode::addr).collect()
     }
 
     /// Waits until it is to end.
@@ -219,6 +235,7 @@ impl Parts {
                 Ok(()) => Err(anyhow!("the NameNode ended by itself")),
                 Err(why) => Err(why.into()),
             },
+            why = first_failure(&self.datanodes) => Err(why),
             () = mount.wait() => {
                 eprintln!("boomfs: {} was unmounted; stopping", mount.path().display());
                 Ok(())

@@ -3,6 +3,8 @@
 mod copy;
 mod reporter;
 
+#[cfg(test)]
+pub(crate) use reporter::Change;
 pub(crate) use reporter::Reporter;
 
 use crate::error::Error;
@@ -13,7 +15,7 @@ use boomfs_io::{ReadHalf, WriteHalf};
 use boomfs_wire::frame::{FrameError, read_message, write_message};
 use boomfs_wire::{BlockId, FromNameNode, Order, Peer, ToNameNode};
 use copy::Copier;
-use reporter::{Batch, Change, Queue};
+use reporter::{Batch, Queue};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +35,8 @@ const BACKOFF_MS: (u64, u64) = (100, 2000);
 const PART: usize = 10_000;
 /// Orders that were received and not obeyed yet; beyond, the NameNode waits.
 const MAX_ORDERS: usize = 256;
-/// A NameNode refuses with this errno (EXDEV) whoever belongs to another cluster.
-const OTHER_CLUSTER: i32 = 18;
+/// A NameNode refuses with ESTALE whoever belongs to another cluster.
+const OTHER_CLUSTER: i32 = crate::errno::ESTALE;
 
 /// The link to one NameNode.
 pub(crate) struct Link {
@@ -237,7 +239,7 @@ impl Link {
     }
 
     /// A full report, in parts, then what the changes say of replicas that are gone.
-    async fn report(&self, writer: &mut WriteHalf, changes: Vec<(BlockId, Change)>) -> Result<(), Ended> {
+    async fn report(&self, writer: &mut WriteHalf, changes: Vec<(BlockId, reporter::Change)>) -> Result<(), Ended> {
         let replicas = self.context.store.report();
         let parts = replicas.len().div_ceil(PART).max(1);
         for part in 0..parts {
@@ -260,8 +262,8 @@ impl Link {
             let mut gone = Vec::new();
             for (block, change) in some {
                 match change {
-                    Change::There(info) => replicas.push(*info),
-                    Change::Gone => gone.push(*block),
+                    reporter::Change::There(info) => replicas.push(*info),
+                    reporter::Change::Gone => gone.push(*block),
                 }
             }
             self.send(writer, &ToNameNode::Received { replicas, gone }).await?;

@@ -20,6 +20,7 @@ mod tests;
 
 use crate::codec::Misfit;
 use crate::metrics::Metrics;
+use crate::rules;
 use crate::store::StoreError;
 use boomfs_io::Io;
 use boomfs_wire::ClusterId;
@@ -27,7 +28,11 @@ use overlog::ir::Program;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+
+/// How long connections may take to read their last messages when the NameNode stops.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How a NameNode is set up.
 #[derive(Clone, Debug)]
@@ -123,8 +128,10 @@ impl Rulebook {
         }
     }
 
+    /// The rules of this build.
     fn own() -> Result<Rulebook, ServerError> {
-        Err(ServerError::Rules("there are none yet".to_owned()))
+        let program = rules::program().map_err(|e| ServerError::Rules(e.render()))?;
+        Ok(Rulebook::new(program, &rules::text()))
     }
 }
 
@@ -339,6 +346,8 @@ async fn serve(
     // The port is free, and the folder's lock released, once `ended` says so.
     let _ = accepting.await;
     shared.outbox.close_all();
+    // What was said reaches those who read.
+    let _ = shared.io.timeout(GOODBYE, shared.outbox.empty()).await;
     if let Err(e) = &result {
         tracing::error!("NameNode stops: {e}");
     }

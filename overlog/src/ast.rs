@@ -15,11 +15,22 @@ pub struct Ident {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Item {
-    Include { path: Vec<u8>, span: Span },
+    Include {
+        path: Vec<u8>,
+        span: Span,
+    },
     Relation(Decl),
-    Watch { rel: Ident, flags: Option<Ident> },
+    Watch {
+        rel: Ident,
+        flags: Option<Ident>,
+    },
     Rule(Rule),
-    Invariant { name: Ident, args: Vec<Arg>, body: Vec<Term>, span: Span },
+    Invariant {
+        name: Ident,
+        args: Vec<Arg>,
+        body: Vec<Term>,
+        span: Span,
+    },
     Fact(Atom),
 }
 
@@ -151,8 +162,16 @@ pub enum Term {
     Not(Atom),
     Test(Expr),
     Assign(Ident, Expr),
-    Unnest { pos: Option<Ident>, item: Expr, list: Expr },
-    Agg { var: Ident, agg: Agg, body: Vec<Term> },
+    Unnest {
+        pos: Option<Ident>,
+        item: Expr,
+        list: Expr,
+    },
+    Agg {
+        var: Ident,
+        agg: Agg,
+        body: Vec<Term>,
+    },
 }
 
 /// An expression.

@@ -116,7 +116,13 @@ impl<'a> Checker<'a> {
         self.declare_all(items);
         self.name_rules(items);
         for item in items {
-            if let Item::Invariant { name, args, body, span } = item {
+            if let Item::Invariant {
+                name,
+                args,
+                body,
+                span,
+            } = item
+            {
                 self.invariant(name, args, body, span);
             }
         }
@@ -141,7 +147,10 @@ impl<'a> Checker<'a> {
     fn finish(mut self) -> Result<(Program, Vec<Diagnostic>), Diagnostics> {
         sort(&mut self.diags);
         if self.failed() {
-            return Err(Diagnostics { list: self.diags, sources: self.program.sources });
+            return Err(Diagnostics {
+                list: self.diags,
+                sources: self.program.sources,
+            });
         }
         Ok((self.program, self.diags))
     }
@@ -159,7 +168,13 @@ impl<'a> Checker<'a> {
         self.report(Diagnostic::error(code, span, message));
     }
 
-    fn hinted(&mut self, code: &'static str, span: &Span, message: impl Into<String>, hint: impl Into<String>) {
+    fn hinted(
+        &mut self,
+        code: &'static str,
+        span: &Span,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.report(Diagnostic::error(code, span, message).hint(hint));
     }
 
@@ -197,9 +212,15 @@ impl<'a> Checker<'a> {
             return Some(*id);
         }
         if !self.broken.contains(&name.text) {
-            let mut diag =
-                Diagnostic::error(code::UNKNOWN_RELATION, &name.span, format!("unknown relation {}", name.text));
-            let known = self.names.keys().filter(|k| !k.starts_with('$') && !k.contains('#'));
+            let mut diag = Diagnostic::error(
+                code::UNKNOWN_RELATION,
+                &name.span,
+                format!("unknown relation {}", name.text),
+            );
+            let known = self
+                .names
+                .keys()
+                .filter(|k| !k.starts_with('$') && !k.contains('#'));
             if let Some(near) = nearest(&name.text, known.map(String::as_str)) {
                 diag = diag.hint(format!("did you mean {near}?"));
             }
@@ -217,19 +238,47 @@ impl<'a> Checker<'a> {
         }
         if !base.is_table() && !base.is_view() {
             let message = format!("{} is no table or view, so it has no edges", base.name);
-            self.hinted(code::NO_EDGE, span, message, format!("read the event itself: {}(..)", base.name));
+            self.hinted(
+                code::NO_EDGE,
+                span,
+                message,
+                format!("read the event itself: {}(..)", base.name),
+            );
             return None;
         }
         if self.query {
-            self.error(code::NO_EDGE, span, format!("no rule reads {name}, so it is not kept for queries"));
+            self.error(
+                code::NO_EDGE,
+                span,
+                format!("no rule reads {name}, so it is not kept for queries"),
+            );
             return None;
         }
-        let columns = base.columns.iter().cloned().map(|c| crate::ir::Column { lattice: None, ..c }).collect::<Vec<_>>();
+        let columns = base
+            .columns
+            .iter()
+            .cloned()
+            .map(|c| crate::ir::Column { lattice: None, ..c })
+            .collect::<Vec<_>>();
         let keys = (0..columns.len()).collect();
         let (location, kind) = (base.location, RelKind::Edge { of, insert });
-        let relation = Relation { name, kind, columns, keys, location, span: base.span };
+        let relation = Relation {
+            name,
+            kind,
+            columns,
+            keys,
+            location,
+            span: base.span,
+        };
         let original = self.info(of).original;
-        Some(self.add_relation(relation, Info { original, read_only: true, ..Info::default() }))
+        Some(self.add_relation(
+            relation,
+            Info {
+                original,
+                read_only: true,
+                ..Info::default()
+            },
+        ))
     }
 
     /// The function of this name and number of arguments: the host's, or else a built-in one.
@@ -240,8 +289,17 @@ impl<'a> Checker<'a> {
             match all.first() {
                 Some(f) => {
                     let types: Vec<&str> = f.args.iter().map(|t| t.name()).collect();
-                    let message = format!("{} takes {}, not {arity}", name.text, plural(f.args.len(), "argument"));
-                    self.hinted(code::FUNCTION_ARITY, span, message, format!("{}({})", name.text, types.join(", ")));
+                    let message = format!(
+                        "{} takes {}, not {arity}",
+                        name.text,
+                        plural(f.args.len(), "argument")
+                    );
+                    self.hinted(
+                        code::FUNCTION_ARITY,
+                        span,
+                        message,
+                        format!("{}({})", name.text, types.join(", ")),
+                    );
                 }
                 None => {
                     let mut diag = Diagnostic::error(
@@ -259,7 +317,9 @@ impl<'a> Checker<'a> {
             return None;
         };
         let used = &self.program.functions;
-        let at = used.iter().position(|f| f.name == found.name && f.args.len() == arity);
+        let at = used
+            .iter()
+            .position(|f| f.name == found.name && f.args.len() == arity);
         let at = match at {
             Some(at) => at,
             None => {
@@ -278,7 +338,11 @@ impl<'a> Checker<'a> {
 /// The name that one edit (a change of case counts as none) or two make of this one.
 fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let most = if name.len() < 4 { 1 } else { 2 };
-    known.map(|k| (edits(name, k), k)).filter(|(d, _)| *d <= most).min().map(|(_, k)| k)
+    known
+        .map(|k| (edits(name, k), k))
+        .filter(|(d, _)| *d <= most)
+        .min()
+        .map(|(_, k)| k)
 }
 
 /// The Levenshtein distance of two names, without regard to case.
@@ -290,7 +354,9 @@ fn edits(a: &str, b: &str) -> usize {
         let mut left = i + 1;
         for (j, y) in b.bytes().enumerate() {
             let above = row.get(j + 1).copied().unwrap_or(usize::MAX - 1);
-            let best = (diagonal + usize::from(x != y)).min(left + 1).min(above + 1);
+            let best = (diagonal + usize::from(x != y))
+                .min(left + 1)
+                .min(above + 1);
             if let Some(cell) = row.get_mut(j) {
                 *cell = left;
             }

@@ -73,66 +73,186 @@ pub mod code {
 /// Every code with a line on what it means.
 pub const CODES: &[(&str, &str)] = &[
     (code::BAD_CHAR, "a character that has no meaning here"),
-    (code::OPEN_STRING, "a string without its closing quote on the same line"),
+    (
+        code::OPEN_STRING,
+        "a string without its closing quote on the same line",
+    ),
     (code::BAD_ESCAPE, "an unknown escape in a string"),
-    (code::BAD_NUMBER, "a number that is malformed or does not fit 64 bits"),
+    (
+        code::BAD_NUMBER,
+        "a number that is malformed or does not fit 64 bits",
+    ),
     (code::OPEN_COMMENT, "a /* comment without its */"),
-    (code::BAD_BYTES, "a bytes literal with an odd number of digits, or with digits that are not hexadecimal"),
+    (
+        code::BAD_BYTES,
+        "a bytes literal with an odd number of digits, or with digits that are not hexadecimal",
+    ),
     (code::BAD_UNIT, "a number with an unknown unit"),
     (code::SYNTAX, "something else was expected here"),
     (code::TOO_DEEP, "an expression or body nested too deeply"),
     (code::SINGLE_EQUALS, "`=` where `==` or `:=` is meant"),
-    (code::MISPLACED_AGGREGATE, "an aggregate outside a head and outside `N := agg<..> { .. }`"),
-    (code::FOREIGN_CODE, "a Java import or call, or something else that cannot run here"),
+    (
+        code::MISPLACED_AGGREGATE,
+        "an aggregate outside a head and outside `N := agg<..> { .. }`",
+    ),
+    (
+        code::FOREIGN_CODE,
+        "a Java import or call, or something else that cannot run here",
+    ),
     (code::NO_SOURCE, "an included source that is not registered"),
-    (code::BARE_NAME, "a lower-case name where a value is expected"),
+    (
+        code::BARE_NAME,
+        "a lower-case name where a value is expected",
+    ),
     (code::DUPLICATE, "a relation declared twice"),
     (code::RESERVED, "a reserved name declared"),
     (code::UNKNOWN_TYPE, "an unknown type"),
-    (code::BAD_KEY, "a key that names no column, or names one twice"),
+    (
+        code::BAD_KEY,
+        "a key that names no column, or names one twice",
+    ),
     (code::DUPLICATE_COLUMN, "two columns of one name"),
-    (code::LATTICE_COLUMNS, "a column that is neither key nor lattice beside a lattice column, or one that is both"),
-    (code::BAD_LOCATION, "two location columns, one that is no address, or `@` on a column that is no location"),
-    (code::BAD_REPLICATED_BY, "`replicated by` something that is no event"),
-    (code::BAD_TIMER, "a timer whose period is not positive, or that asks for what timers cannot do"),
+    (
+        code::LATTICE_COLUMNS,
+        "a column that is neither key nor lattice beside a lattice column, or one that is both",
+    ),
+    (
+        code::BAD_LOCATION,
+        "two location columns, one that is no address, or `@` on a column that is no location",
+    ),
+    (
+        code::BAD_REPLICATED_BY,
+        "`replicated by` something that is no event",
+    ),
+    (
+        code::BAD_TIMER,
+        "a timer whose period is not positive, or that asks for what timers cannot do",
+    ),
     (code::BAD_WATCH, "unknown watch flags"),
     (code::BAD_LATTICE, "a lattice column where none can be"),
-    (code::BAD_MODIFIERS, "modifiers that contradict one another, or that this kind of declaration does not take"),
+    (
+        code::BAD_MODIFIERS,
+        "modifiers that contradict one another, or that this kind of declaration does not take",
+    ),
     (code::DUPLICATE_RULE, "two rules of one name"),
     (code::UNKNOWN_RELATION, "a relation that is not declared"),
-    (code::UNKNOWN_COLUMN, "a column that the relation does not have"),
+    (
+        code::UNKNOWN_COLUMN,
+        "a column that the relation does not have",
+    ),
     (code::ARITY, "the wrong number of arguments for a relation"),
     (code::ARGUMENT_TWICE, "two arguments for one column"),
-    (code::UNKNOWN_FUNCTION, "a function that is neither built in nor registered"),
-    (code::FUNCTION_ARITY, "the wrong number of arguments for a function or an aggregate"),
-    (code::NO_EDGE, "`#insert` or `#delete` of something that has no edges"),
-    (code::ARGUMENT_ORDER, "an argument by position after one by name"),
-    (code::UNBOUND, "a variable that no positive term and no := binds"),
+    (
+        code::UNKNOWN_FUNCTION,
+        "a function that is neither built in nor registered",
+    ),
+    (
+        code::FUNCTION_ARITY,
+        "the wrong number of arguments for a function or an aggregate",
+    ),
+    (
+        code::NO_EDGE,
+        "`#insert` or `#delete` of something that has no edges",
+    ),
+    (
+        code::ARGUMENT_ORDER,
+        "an argument by position after one by name",
+    ),
+    (
+        code::UNBOUND,
+        "a variable that no positive term and no := binds",
+    ),
     (code::WILDCARD, "`_` where a value is needed"),
     (code::TWO_LOCATIONS, "two locations in one body"),
-    (code::FACT_VARIABLE, "a fact with a variable, an aggregate or `_`"),
-    (code::CONSTANT_FAILS, "a constant expression that has no value"),
-    (code::TYPE_OF_VARIABLE, "a variable that would need two types"),
-    (code::TYPE_OF_OPERANDS, "an operator, function or aggregate applied to the wrong types"),
-    (code::TYPE_OF_ARGUMENT, "a value whose type is not that of its column"),
-    (code::NO_POSITIVE_EVENT, "a body whose only events are under notin or in an aggregate"),
-    (code::VIEW_CHANGED, "a view changed by an event, delete, update or next"),
-    (code::TABLE_DERIVED, "a rule without an event whose head is a table"),
-    (code::READ_ONLY, "a rule or fact for a relation that only the system or the host fills"),
-    (code::REMOTE_STATE, "a change or derivation of state at another node"),
-    (code::BAD_NEXT, "next on something that is not an event of this node"),
-    (code::BAD_UPDATE, "an update without its keys, without a change, or with a += that cannot be"),
-    (code::NOT_REPLICATED, "a replicated table changed from something that is not replicated"),
-    (code::VIEW_READS_TICK, "a rule without an event that reads sys_tick"),
-    (code::DELETE_AGGREGATE, "an aggregate in the head of a delete"),
-    (code::NOT_A_TABLE, "delete or update of something that is not a table"),
-    (code::LAZY_READ, "a lazy view read by what must be kept up to date"),
-    (code::VIEW_CYCLE, "negation or aggregation through recursion among views"),
-    (code::EVENT_CYCLE, "negation or aggregation through recursion among the events of a tick"),
-    (code::NOT_MONOTONE, "recursion through a lattice column by a rule that is not monotone in it"),
+    (
+        code::FACT_VARIABLE,
+        "a fact with a variable, an aggregate or `_`",
+    ),
+    (
+        code::CONSTANT_FAILS,
+        "a constant expression that has no value",
+    ),
+    (
+        code::TYPE_OF_VARIABLE,
+        "a variable that would need two types",
+    ),
+    (
+        code::TYPE_OF_OPERANDS,
+        "an operator, function or aggregate applied to the wrong types",
+    ),
+    (
+        code::TYPE_OF_ARGUMENT,
+        "a value whose type is not that of its column",
+    ),
+    (
+        code::NO_POSITIVE_EVENT,
+        "a body whose only events are under notin or in an aggregate",
+    ),
+    (
+        code::VIEW_CHANGED,
+        "a view changed by an event, delete, update or next",
+    ),
+    (
+        code::TABLE_DERIVED,
+        "a rule without an event whose head is a table",
+    ),
+    (
+        code::READ_ONLY,
+        "a rule or fact for a relation that only the system or the host fills",
+    ),
+    (
+        code::REMOTE_STATE,
+        "a change or derivation of state at another node",
+    ),
+    (
+        code::BAD_NEXT,
+        "next on something that is not an event of this node",
+    ),
+    (
+        code::BAD_UPDATE,
+        "an update without its keys, without a change, or with a += that cannot be",
+    ),
+    (
+        code::NOT_REPLICATED,
+        "a replicated table changed from something that is not replicated",
+    ),
+    (
+        code::VIEW_READS_TICK,
+        "a rule without an event that reads sys_tick",
+    ),
+    (
+        code::DELETE_AGGREGATE,
+        "an aggregate in the head of a delete",
+    ),
+    (
+        code::NOT_A_TABLE,
+        "delete or update of something that is not a table",
+    ),
+    (
+        code::LAZY_READ,
+        "a lazy view read by what must be kept up to date",
+    ),
+    (
+        code::VIEW_CYCLE,
+        "negation or aggregation through recursion among views",
+    ),
+    (
+        code::EVENT_CYCLE,
+        "negation or aggregation through recursion among the events of a tick",
+    ),
+    (
+        code::NOT_MONOTONE,
+        "recursion through a lattice column by a rule that is not monotone in it",
+    ),
     (code::QUERY, "a query that is no query"),
-    (code::ENDLESS, "warning: recursion whose head computes new values; it may not end"),
-    (code::VOLATILE_PROMISE, "warning: a message that promises what a volatile table holds"),
+    (
+        code::ENDLESS,
+        "warning: recursion whose head computes new values; it may not end",
+    ),
+    (
+        code::VOLATILE_PROMISE,
+        "warning: a message that promises what a volatile table holds",
+    ),
     (code::NEVER_READ, "warning: a table that nothing reads"),
 ];
 
@@ -166,12 +286,21 @@ const SHOWN: usize = 160;
 impl Diagnostic {
     /// An error.
     pub fn error(code: &'static str, span: &Span, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { code, severity: Severity::Error, span: span.clone(), message: message.into(), hint: None }
+        Diagnostic {
+            code,
+            severity: Severity::Error,
+            span: span.clone(),
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// A warning.
     pub fn warning(code: &'static str, span: &Span, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, span, message) }
+        Diagnostic {
+            severity: Severity::Warning,
+            ..Diagnostic::error(code, span, message)
+        }
     }
 
     /// Adds a hint.
@@ -190,9 +319,16 @@ impl Diagnostic {
         if let Some(source) = sources.get(self.span.source as usize) {
             let place = Place::of(source, &self.span);
             let margin = " ".repeat(place.line.to_string().len());
-            out.push_str(&format!("{margin}--> {}:{}:{}\n", source.name, place.line, place.column));
+            out.push_str(&format!(
+                "{margin}--> {}:{}:{}\n",
+                source.name, place.line, place.column
+            ));
             out.push_str(&format!("{margin} |\n{} | {}\n", place.line, place.text));
-            out.push_str(&format!("{margin} | {}{}\n", " ".repeat(place.indent), "^".repeat(place.width)));
+            out.push_str(&format!(
+                "{margin} | {}{}\n",
+                " ".repeat(place.indent),
+                "^".repeat(place.width)
+            ));
             if let Some(hint) = &self.hint {
                 let hint = hint.replace('\n', &format!("\n{margin}         "));
                 out.push_str(&format!("{margin} = hint: {hint}\n"));
@@ -221,14 +357,38 @@ impl Place {
         let before = text.get(..start).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let rest = text.get(line_start..).unwrap_or_default();
-        let line_text = rest.split('\n').next().unwrap_or_default().trim_end_matches('\r');
+        let line_text = rest
+            .split('\n')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('\r');
         let column = before.get(line_start..).unwrap_or_default().chars().count();
-        let covered = text.get(start..end).unwrap_or_default().split('\n').next().unwrap_or_default();
+        let covered = text
+            .get(start..end)
+            .unwrap_or_default()
+            .split('\n')
+            .next()
+            .unwrap_or_default();
         let skipped = column.saturating_sub(SHOWN / 2);
-        let shown: String = line_text.chars().skip(skipped).take(SHOWN).map(plain).collect();
+        let shown: String = line_text
+            .chars()
+            .skip(skipped)
+            .take(SHOWN)
+            .map(plain)
+            .collect();
         let indent = column - skipped;
-        let width = covered.chars().count().min(SHOWN.saturating_sub(indent)).max(1);
-        Place { line: before.matches('\n').count() + 1, column: column + 1, text: shown, indent, width }
+        let width = covered
+            .chars()
+            .count()
+            .min(SHOWN.saturating_sub(indent))
+            .max(1);
+        Place {
+            line: before.matches('\n').count() + 1,
+            column: column + 1,
+            text: shown,
+            indent,
+            width,
+        }
     }
 }
 
@@ -262,7 +422,11 @@ pub struct Diagnostics {
 impl Diagnostics {
     /// Shows all of it.
     pub fn render(&self) -> String {
-        self.list.iter().map(|d| d.render(&self.sources)).collect::<Vec<_>>().join("\n")
+        self.list
+            .iter()
+            .map(|d| d.render(&self.sources))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// The errors, without the warnings.
@@ -282,7 +446,11 @@ impl std::error::Error for Diagnostics {}
 /// Sorts by place, for a reader goes through a file from its top.
 pub(crate) fn sort(list: &mut Vec<Diagnostic>) {
     list.sort_by(|a, b| {
-        (a.span.source, a.span.range.start, a.code).cmp(&(b.span.source, b.span.range.start, b.code))
+        (a.span.source, a.span.range.start, a.code).cmp(&(
+            b.span.source,
+            b.span.range.start,
+            b.code,
+        ))
     });
     list.dedup();
 }

@@ -33,7 +33,9 @@ impl Env for NoVars {
 pub fn eval(e: &Expr, env: &dyn Env, functions: &[Function]) -> Result<Value, EvalError> {
     match e {
         Expr::Const(v) => Ok(v.clone()),
-        Expr::Var(v) => env.get(*v).ok_or_else(|| EvalError("a variable has no value".to_owned())),
+        Expr::Var(v) => env
+            .get(*v)
+            .ok_or_else(|| EvalError("a variable has no value".to_owned())),
         Expr::Unary(op, x) => unary(*op, &eval(x, env, functions)?),
         Expr::Binary(op @ (BinaryOp::And | BinaryOp::Or), x, y) => {
             let left = truth(&eval(x, env, functions)?)?;
@@ -44,17 +46,25 @@ pub fn eval(e: &Expr, env: &dyn Env, functions: &[Function]) -> Result<Value, Ev
         }
         Expr::Binary(op, x, y) => binary(*op, &eval(x, env, functions)?, &eval(y, env, functions)?),
         Expr::Cond(c, yes, no) => {
-            let branch = if truth(&eval(c, env, functions)?)? { yes } else { no };
+            let branch = if truth(&eval(c, env, functions)?)? {
+                yes
+            } else {
+                no
+            };
             eval(branch, env, functions)
         }
         Expr::List(items) => {
-            let items: Result<Vec<Value>, EvalError> = items.iter().map(|x| eval(x, env, functions)).collect();
+            let items: Result<Vec<Value>, EvalError> =
+                items.iter().map(|x| eval(x, env, functions)).collect();
             Ok(Value::list(items?))
         }
         Expr::Index(list, at) => index(&eval(list, env, functions)?, &eval(at, env, functions)?),
         Expr::Call(id, args) => {
-            let function = functions.get(id.0 as usize).ok_or_else(|| EvalError("no such function".to_owned()))?;
-            let args: Result<Vec<Value>, EvalError> = args.iter().map(|x| eval(x, env, functions)).collect();
+            let function = functions
+                .get(id.0 as usize)
+                .ok_or_else(|| EvalError("no such function".to_owned()))?;
+            let args: Result<Vec<Value>, EvalError> =
+                args.iter().map(|x| eval(x, env, functions)).collect();
             call(function, &args?)
         }
     }
@@ -67,7 +77,10 @@ pub fn eval(e: &Expr, env: &dyn Env, functions: &[Function]) -> Result<Value, Ev
 pub fn unary(op: UnaryOp, x: &Value) -> Result<Value, EvalError> {
     match (op, x) {
         (UnaryOp::Not, Value::Bool(b)) => Ok(Value::Bool(!b)),
-        (UnaryOp::Neg, Value::Int(i)) => i.checked_neg().map(Value::Int).ok_or_else(|| overflow("-", x, None)),
+        (UnaryOp::Neg, Value::Int(i)) => i
+            .checked_neg()
+            .map(Value::Int)
+            .ok_or_else(|| overflow("-", x, None)),
         (UnaryOp::Neg, Value::Float(f)) => Ok(Value::float(-f)),
         (UnaryOp::Not, _) => Err(EvalError(format!("! of {}, which is no bool", shown(x)))),
         (UnaryOp::Neg, _) => Err(EvalError(format!("- of {}, which is no number", shown(x)))),
@@ -88,7 +101,9 @@ pub fn binary(op: BinaryOp, x: &Value, y: &Value) -> Result<Value, EvalError> {
         BinaryOp::Ge => Value::Bool(x >= y),
         BinaryOp::And => Value::Bool(truth(x)? && truth(y)?),
         BinaryOp::Or => Value::Bool(truth(x)? || truth(y)?),
-        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem => return arithmetic(op, x, y),
+        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem => {
+            return arithmetic(op, x, y);
+        }
     })
 }
 
@@ -106,7 +121,9 @@ fn arithmetic(op: BinaryOp, x: &Value, y: &Value) -> Result<Value, EvalError> {
                 BinaryOp::Div => a.checked_div(*b),
                 _ => a.checked_rem(*b),
             };
-            result.map(Value::Int).ok_or_else(|| overflow(sign, x, Some(y)))
+            result
+                .map(Value::Int)
+                .ok_or_else(|| overflow(sign, x, Some(y)))
         }
         (Value::Float(a), Value::Float(b)) => {
             if *b == 0.0 && matches!(op, BinaryOp::Div | BinaryOp::Rem) {
@@ -121,14 +138,20 @@ fn arithmetic(op: BinaryOp, x: &Value, y: &Value) -> Result<Value, EvalError> {
             }))
         }
         _ if op == BinaryOp::Add => concat(x, y),
-        _ => Err(EvalError(format!("{} {sign} {}: both must be ints or both floats", shown(x), shown(y)))),
+        _ => Err(EvalError(format!(
+            "{} {sign} {}: both must be ints or both floats",
+            shown(x),
+            shown(y)
+        ))),
     }
 }
 
 fn concat(x: &Value, y: &Value) -> Result<Value, EvalError> {
     let joined = |a: &[u8], b: &[u8]| {
         if a.len() + b.len() > MAX_BYTES {
-            return Err(EvalError(format!("+ makes a value of more than {MAX_BYTES} bytes")));
+            return Err(EvalError(format!(
+                "+ makes a value of more than {MAX_BYTES} bytes"
+            )));
         }
         Ok([a, b].concat())
     };
@@ -137,7 +160,9 @@ fn concat(x: &Value, y: &Value) -> Result<Value, EvalError> {
         (Value::Bytes(a), Value::Bytes(b)) => joined(a, b).map(Value::bytes),
         (Value::List(a), Value::List(b)) => {
             if a.len() + b.len() > MAX_ITEMS {
-                return Err(EvalError(format!("+ makes a list of more than {MAX_ITEMS} items")));
+                return Err(EvalError(format!(
+                    "+ makes a list of more than {MAX_ITEMS} items"
+                )));
             }
             Ok(Value::list([&a[..], &b[..]].concat()))
         }
@@ -151,14 +176,20 @@ fn concat(x: &Value, y: &Value) -> Result<Value, EvalError> {
 
 fn index(list: &Value, at: &Value) -> Result<Value, EvalError> {
     let (Value::List(items), Value::Int(i)) = (list, at) else {
-        return Err(EvalError(format!("{}[{}]: an index takes a list and an int", shown(list), shown(at))));
+        return Err(EvalError(format!(
+            "{}[{}]: an index takes a list and an int",
+            shown(list),
+            shown(at)
+        )));
     };
     let item = usize::try_from(*i).ok().and_then(|i| items.get(i));
-    item.cloned().ok_or_else(|| EvalError(format!("index {i} is outside a list of {}", items.len())))
+    item.cloned()
+        .ok_or_else(|| EvalError(format!("index {i} is outside a list of {}", items.len())))
 }
 
 fn truth(x: &Value) -> Result<bool, EvalError> {
-    x.as_bool().ok_or_else(|| EvalError(format!("{} is no bool", shown(x))))
+    x.as_bool()
+        .ok_or_else(|| EvalError(format!("{} is no bool", shown(x))))
 }
 
 fn overflow(sign: &str, x: &Value, y: Option<&Value>) -> EvalError {
@@ -191,10 +222,16 @@ pub(crate) fn shown(x: &Value) -> String {
     const LONGEST: usize = 60;
     match x {
         Value::List(l) if l.len() > 8 => format!("a list of {}", l.len()),
-        Value::Str(b) | Value::Bytes(b) | Value::Addr(b) if b.len() > LONGEST => format!("a value of {} bytes", b.len()),
+        Value::Str(b) | Value::Bytes(b) | Value::Addr(b) if b.len() > LONGEST => {
+            format!("a value of {} bytes", b.len())
+        }
         _ => {
             let text = x.to_string();
-            if text.chars().count() > LONGEST { format!("{}..", text.chars().take(LONGEST).collect::<String>()) } else { text }
+            if text.chars().count() > LONGEST {
+                format!("{}..", text.chars().take(LONGEST).collect::<String>())
+            } else {
+                text
+            }
         }
     }
 }

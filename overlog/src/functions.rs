@@ -47,7 +47,12 @@ impl Function {
         result: Type,
         body: impl Fn(&[Value]) -> Result<Value, EvalError> + Send + Sync + 'static,
     ) -> Function {
-        Function { name: name.into(), args: args.to_vec(), result, body: Arc::new(body) }
+        Function {
+            name: name.into(),
+            args: args.to_vec(),
+            result,
+            body: Arc::new(body),
+        }
     }
 }
 
@@ -64,18 +69,29 @@ impl fmt::Debug for Function {
 /// or what the function itself reports.
 pub fn call(function: &Function, args: &[Value]) -> Result<Value, EvalError> {
     if args.len() != function.args.len() {
-        return Err(EvalError(format!("{} takes {} arguments, not {}", function.name, function.args.len(), args.len())));
+        return Err(EvalError(format!(
+            "{} takes {} arguments, not {}",
+            function.name,
+            function.args.len(),
+            args.len()
+        )));
     }
     for (at, (value, ty)) in args.iter().zip(&function.args).enumerate() {
         if !ty.admits(value) {
             let (name, at, ty) = (&function.name, at + 1, ty.name());
-            return Err(EvalError(format!("{name}: argument {at} is {}, which is no {ty}", shown(value))));
+            return Err(EvalError(format!(
+                "{name}: argument {at} is {}, which is no {ty}",
+                shown(value)
+            )));
         }
     }
     let result = (function.body)(args)?;
     if !function.result.admits(&result) {
         let (name, ty) = (&function.name, function.result.name());
-        return Err(EvalError(format!("{name} promises {ty} and gave {}", shown(&result))));
+        return Err(EvalError(format!(
+            "{name} promises {ty} and gave {}",
+            shown(&result)
+        )));
     }
     Ok(result)
 }

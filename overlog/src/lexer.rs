@@ -72,7 +72,10 @@ impl Tok {
     }
 
     fn punctuation(&self) -> &'static str {
-        PUNCTUATION.iter().find(|(_, tok)| tok == self).map_or("", |(text, _)| text)
+        PUNCTUATION
+            .iter()
+            .find(|(_, tok)| tok == self)
+            .map_or("", |(text, _)| text)
     }
 }
 
@@ -128,7 +131,14 @@ const MAX_MAGNITUDE: u64 = 1 << 63;
 
 /// Splits a text. The last token is [`Tok::Eof`].
 pub fn lex(source: u32, text: &str) -> (Vec<Token>, Vec<Diagnostic>) {
-    let mut lexer = Lexer { source, text, at: 0, tokens: Vec::new(), diags: Vec::new(), starts_line: true };
+    let mut lexer = Lexer {
+        source,
+        text,
+        at: 0,
+        tokens: Vec::new(),
+        diags: Vec::new(),
+        starts_line: true,
+    };
     while lexer.skip_blank() {
         lexer.token();
     }
@@ -151,13 +161,29 @@ impl<'a> Lexer<'a> {
     }
 
     fn push(&mut self, tok: Tok, start: usize) {
-        self.tokens.push(Token { tok, range: start..self.at, starts_line: self.starts_line });
+        self.tokens.push(Token {
+            tok,
+            range: start..self.at,
+            starts_line: self.starts_line,
+        });
         self.starts_line = false;
     }
 
-    fn error(&mut self, code: &'static str, range: Range<usize>, message: String) -> &mut Diagnostic {
+    fn error(
+        &mut self,
+        code: &'static str,
+        range: Range<usize>,
+        message: String,
+    ) -> &mut Diagnostic {
         let at = self.diags.len();
-        self.diags.push(Diagnostic::error(code, &Span { source: self.source, range }, message));
+        self.diags.push(Diagnostic::error(
+            code,
+            &Span {
+                source: self.source,
+                range,
+            },
+            message,
+        ));
         #[allow(clippy::indexing_slicing)] // pushed above
         &mut self.diags[at]
     }
@@ -166,7 +192,9 @@ impl<'a> Lexer<'a> {
     fn skip_blank(&mut self) -> bool {
         loop {
             let rest = self.rest();
-            let Some(c) = rest.chars().next() else { return false };
+            let Some(c) = rest.chars().next() else {
+                return false;
+            };
             if c == '\n' {
                 self.starts_line = true;
             }
@@ -187,8 +215,12 @@ impl<'a> Lexer<'a> {
             Some(end) => self.at += end + 4,
             None => {
                 let range = self.at..self.at + 2;
-                self.error(code::OPEN_COMMENT, range, "comment is not closed".to_owned()).hint =
-                    Some("close it with */".to_owned());
+                self.error(
+                    code::OPEN_COMMENT,
+                    range,
+                    "comment is not closed".to_owned(),
+                )
+                .hint = Some("close it with */".to_owned());
                 self.at = self.text.len();
             }
         }
@@ -199,20 +231,31 @@ impl<'a> Lexer<'a> {
         let rest = self.rest();
         let Some(c) = rest.chars().next() else { return };
         if c.is_ascii_alphabetic() || c == '_' {
-            let len = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let len = rest
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .unwrap_or(rest.len());
             self.at += len;
-            self.push(Tok::Ident(rest.get(..len).unwrap_or_default().to_owned()), start);
+            self.push(
+                Tok::Ident(rest.get(..len).unwrap_or_default().to_owned()),
+                start,
+            );
         } else if c.is_ascii_digit() {
             self.number(start, rest);
         } else if c == '"' {
             self.string(start, rest);
-        } else if let Some((text, tok)) = PUNCTUATION.iter().find(|(text, _)| rest.starts_with(text)) {
+        } else if let Some((text, tok)) =
+            PUNCTUATION.iter().find(|(text, _)| rest.starts_with(text))
+        {
             self.at += text.len();
             self.push(tok.clone(), start);
         } else {
             self.at += c.len_utf8();
             let shown = c.escape_default();
-            self.error(code::BAD_CHAR, start..self.at, format!("unexpected character `{shown}`"));
+            self.error(
+                code::BAD_CHAR,
+                start..self.at,
+                format!("unexpected character `{shown}`"),
+            );
         }
     }
 
@@ -233,14 +276,20 @@ impl<'a> Lexer<'a> {
         }
         let text = rest.get(..len).unwrap_or_default();
         let tail = rest.get(len..).unwrap_or_default();
-        let unit_len = tail.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(tail.len());
+        let unit_len = tail
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(tail.len());
         let unit = tail.get(..unit_len).unwrap_or_default();
         self.at += len + unit_len;
         let range = start..self.at;
         if float {
             if !unit.is_empty() {
-                self.error(code::BAD_UNIT, range, format!("`{text}{unit}` is no number"))
-                    .hint = Some("durations are whole numbers of ns, us, ms, s, m or h".to_owned());
+                self.error(
+                    code::BAD_UNIT,
+                    range,
+                    format!("`{text}{unit}` is no number"),
+                )
+                .hint = Some("durations are whole numbers of ns, us, ms, s, m or h".to_owned());
             }
             return self.push(Tok::Float(text.parse().unwrap_or(f64::INFINITY)), start);
         }
@@ -250,17 +299,25 @@ impl<'a> Lexer<'a> {
             (Some(v), Some(ns)) => match v.checked_mul(ns).filter(|v| *v < MAX_MAGNITUDE) {
                 Some(v) => Some(Tok::Duration(v)),
                 None => {
-                    self.error(code::BAD_NUMBER, range, format!("`{text}{unit}` does not fit 64 bits of ns"));
+                    self.error(
+                        code::BAD_NUMBER,
+                        range,
+                        format!("`{text}{unit}` does not fit 64 bits of ns"),
+                    );
                     None
                 }
             },
             (None, _) => {
-                self.error(code::BAD_NUMBER, range, format!("`{text}` does not fit 64 bits"));
+                self.error(
+                    code::BAD_NUMBER,
+                    range,
+                    format!("`{text}` does not fit 64 bits"),
+                );
                 None
             }
             (Some(_), None) => {
-                self.error(code::BAD_UNIT, range, format!("unknown unit `{unit}`")).hint =
-                    Some("units are ns, us, ms, s, m and h".to_owned());
+                self.error(code::BAD_UNIT, range, format!("unknown unit `{unit}`"))
+                    .hint = Some("units are ns, us, ms, s, m and h".to_owned());
                 None
             }
         };
@@ -269,7 +326,9 @@ impl<'a> Lexer<'a> {
 
     fn bytes(&mut self, start: usize, rest: &str) {
         let body = rest.get(2..).unwrap_or_default();
-        let len = body.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(body.len());
+        let len = body
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(body.len());
         let digits = body.get(..len).unwrap_or_default().as_bytes();
         self.at += 2 + len;
         let parsed: Option<Vec<u8>> = digits
@@ -280,8 +339,12 @@ impl<'a> Lexer<'a> {
             })
             .collect();
         if parsed.is_none() {
-            self.error(code::BAD_BYTES, start..self.at, "bytes need an even number of hexadecimal digits".to_owned())
-                .hint = Some("0x.. is a bytes literal; ints are decimal".to_owned());
+            self.error(
+                code::BAD_BYTES,
+                start..self.at,
+                "bytes need an even number of hexadecimal digits".to_owned(),
+            )
+            .hint = Some("0x.. is a bytes literal; ints are decimal".to_owned());
         }
         self.push(Tok::Bytes(parsed.unwrap_or_default()), start);
     }
@@ -308,8 +371,15 @@ impl<'a> Lexer<'a> {
                         Some(len) => skip_to = i + 1 + len,
                         None => {
                             let range = start + i..start + i + 1;
-                            self.error(code::BAD_ESCAPE, range, "unknown escape in a string".to_owned()).hint =
-                                Some("escapes are \\n \\r \\t \\0 \\\\ \\\" \\xHH and \\u{..}".to_owned());
+                            self.error(
+                                code::BAD_ESCAPE,
+                                range,
+                                "unknown escape in a string".to_owned(),
+                            )
+                            .hint = Some(
+                                "escapes are \\n \\r \\t \\0 \\\\ \\\" \\xHH and \\u{..}"
+                                    .to_owned(),
+                            );
                             // A quote after the backslash does not close the string.
                             let next = after.chars().next().filter(|c| *c != '\n');
                             skip_to = i + 1 + next.map_or(0, char::len_utf8);
@@ -324,8 +394,12 @@ impl<'a> Lexer<'a> {
     }
 
     fn open_string(&mut self, start: usize, out: Vec<u8>) {
-        self.error(code::OPEN_STRING, start..start + 1, "string is not closed on its line".to_owned()).hint =
-            Some("close it with \", and write a line feed as \\n".to_owned());
+        self.error(
+            code::OPEN_STRING,
+            start..start + 1,
+            "string is not closed on its line".to_owned(),
+        )
+        .hint = Some("close it with \", and write a line feed as \\n".to_owned());
         self.push(Tok::Str(out), start);
     }
 }
@@ -374,7 +448,9 @@ fn exponent_at(text: &str, at: usize) -> Option<usize> {
 }
 
 fn hex_digit(b: u8) -> Option<u8> {
-    char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok())
+    char::from(b)
+        .to_digit(16)
+        .and_then(|d| u8::try_from(d).ok())
 }
 
 fn unit_ns(unit: &str) -> Option<u64> {

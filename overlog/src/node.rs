@@ -96,6 +96,8 @@ impl Node {
         }
         let deltas: Vec<_> = rows.into_iter().map(|row| (rel, row, true)).collect();
         self.state.change(&deltas)?;
+        // Nothing fires for restored state.
+        self.state.take_view_changes();
         Ok(())
     }
 

@@ -20,11 +20,23 @@ use std::ops::Range;
 const MAX_DEPTH: u32 = 100;
 
 /// Words that begin a statement. A relation cannot have such a name.
-pub const STATEMENTS: &[&str] =
-    &["program", "include", "import", "table", "view", "event", "timer", "watch", "invariant", "define"];
+pub const STATEMENTS: &[&str] = &[
+    "program",
+    "include",
+    "import",
+    "table",
+    "view",
+    "event",
+    "timer",
+    "watch",
+    "invariant",
+    "define",
+];
 
 /// Other words that cannot name a relation.
-pub const WORDS: &[&str] = &["delete", "update", "next", "public", "notin", "in", "keys", "true", "false"];
+pub const WORDS: &[&str] = &[
+    "delete", "update", "next", "public", "notin", "in", "keys", "true", "false",
+];
 
 /// A parsed source.
 pub struct Parsed {
@@ -58,7 +70,11 @@ pub fn parse(source: u32, text: &str) -> Parsed {
             Err(Failed) => parser.recover(from),
         }
     }
-    Parsed { items, diags: parser.diags, broken: parser.broken }
+    Parsed {
+        items,
+        diags: parser.diags,
+        broken: parser.broken,
+    }
 }
 
 /// Parses a query: the leading `?` and the trailing `;` are optional.
@@ -95,7 +111,14 @@ struct Parser {
 impl Parser {
     fn new(source: u32, text: &str) -> Parser {
         let (tokens, diags) = lex(source, text);
-        Parser { source, tokens, at: 0, depth: 0, diags, broken: BTreeSet::new() }
+        Parser {
+            source,
+            tokens,
+            at: 0,
+            depth: 0,
+            diags,
+            broken: BTreeSet::new(),
+        }
     }
 
     fn token(&self, ahead: usize) -> Option<&Token> {
@@ -126,12 +149,19 @@ impl Parser {
     }
 
     fn span_of(&self, range: Range<usize>) -> Span {
-        Span { source: self.source, range }
+        Span {
+            source: self.source,
+            range,
+        }
     }
 
     /// From a start to the end of the last token taken.
     fn span_from(&self, start: usize) -> Span {
-        let end = self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).map_or(start, |t| t.range.end);
+        let end = self
+            .at
+            .checked_sub(1)
+            .and_then(|at| self.tokens.get(at))
+            .map_or(start, |t| t.range.end);
         self.span_of(start..end.max(start))
     }
 
@@ -159,7 +189,11 @@ impl Parser {
     }
 
     fn expect(&mut self, tok: &Tok) -> Parse<()> {
-        if self.eat(tok) { Ok(()) } else { self.expected(&tok.describe()) }
+        if self.eat(tok) {
+            Ok(())
+        } else {
+            self.expected(&tok.describe())
+        }
     }
 
     fn is_word(&self, ahead: usize, word: &str) -> bool {
@@ -179,8 +213,13 @@ impl Parser {
     }
 
     fn ident(&mut self, what: &str) -> Parse<Ident> {
-        let Tok::Ident(text) = self.peek() else { return self.expected(what) };
-        let ident = Ident { text: text.clone(), span: self.token_span() };
+        let Tok::Ident(text) = self.peek() else {
+            return self.expected(what);
+        };
+        let ident = Ident {
+            text: text.clone(),
+            span: self.token_span(),
+        };
         self.advance();
         Ok(ident)
     }
@@ -221,7 +260,8 @@ impl Parser {
                 Tok::Semi if self.at >= failed_at => return self.advance(),
                 Tok::Ident(name) => {
                     let new_line = self.token(0).is_some_and(|t| t.starts_line);
-                    let statement = STATEMENTS.contains(&name.as_str()) && matches!(self.peek_at(1), Tok::Ident(_) | Tok::LParen);
+                    let statement = STATEMENTS.contains(&name.as_str())
+                        && matches!(self.peek_at(1), Tok::Ident(_) | Tok::LParen);
                     if self.at > from && self.at >= failed_at && new_line && statement {
                         return;
                     }
@@ -239,13 +279,24 @@ impl Parser {
         let mut body = self.body()?;
         let query = if *self.peek() == Tok::If {
             // What looked like a body was a head.
-            self.at = self.tokens.iter().position(|t| t.range.start == start).unwrap_or(0);
+            self.at = self
+                .tokens
+                .iter()
+                .position(|t| t.range.start == start)
+                .unwrap_or(0);
             let head = self.atom()?;
             self.expect(&Tok::If)?;
             let body = self.body()?;
             let span = self.span_from(start);
             let modifier = crate::ast::Modifier::None;
-            Query::Rule(Box::new(Rule { name: None, bare_name: false, modifier, head, body, span }))
+            Query::Rule(Box::new(Rule {
+                name: None,
+                bare_name: false,
+                modifier,
+                head,
+                body,
+                span,
+            }))
         } else if let [Term::Atom(_)] = body.as_slice() {
             match body.pop() {
                 Some(Term::Atom(atom)) => Query::Atom(atom),
@@ -255,12 +306,20 @@ impl Parser {
             Query::Body(body)
         };
         self.eat(&Tok::Semi);
-        if *self.peek() == Tok::Eof { Ok(query) } else { self.expected("the end of the query") }
+        if *self.peek() == Tok::Eof {
+            Ok(query)
+        } else {
+            self.expected("the end of the query")
+        }
     }
 }
 
 /// A comma between elements, or the closing token.
-fn list<T>(parser: &mut Parser, close: &Tok, mut element: impl FnMut(&mut Parser) -> Parse<T>) -> Parse<Vec<T>> {
+fn list<T>(
+    parser: &mut Parser,
+    close: &Tok,
+    mut element: impl FnMut(&mut Parser) -> Parse<T>,
+) -> Parse<Vec<T>> {
     let mut out = Vec::new();
     if parser.eat(close) {
         return Ok(out);

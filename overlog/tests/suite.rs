@@ -9,6 +9,7 @@ mod suite {
     mod declarations;
     mod properties;
     mod rules;
+    mod shrink;
     mod subject;
     mod time;
 }

@@ -12,11 +12,6 @@ pub struct RemotePath {
 }
 
 impl RemotePath {
-    /// The root.
-    pub fn root() -> RemotePath {
-        RemotePath { names: Vec::new() }
-    }
-
     /// The place.
     pub fn at(&self) -> At {
         At { base: Ino::ROOT, path: self.names.clone() }

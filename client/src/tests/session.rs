@@ -1,7 +1,7 @@
 //! Sessions, resending, deadlines, queries.
 
 use super::*;
-use crate::{Config, Op, errno};
+use crate::{Config, Error, Op, errno, limits};
 use boomfs_wire::{FromNameNode, ToNameNode};
 use std::time::Duration;
 
@@ -124,6 +124,35 @@ fn lost_session_fails_its_writers_and_is_followed_by_a_new_one() {
         again.write_at(0, pattern(2, 10)).await.unwrap();
         again.close().await.unwrap();
         assert_eq!(fake.contents(again.ino()), pattern(2, 10));
+    });
+    nothing_wrong(&fake);
+}
+
+#[test]
+fn command_that_was_sent_under_a_lost_session_fails_and_later_ones_do_not() {
+    let fake = Fake::new(9, 0, 4096);
+    fake.world.run(async {
+        fake.start().await;
+        let client = fake.client().await;
+        let lost = client.session();
+        fake.state().mute = true;
+        let sent = tokio::spawn({
+            let client = client.clone();
+            async move { client.unlink(&root(), &named("a")).await }
+        });
+        // Long enough for the client to take the silence for a dead NameNode.
+        fake.world
+            .node("client")
+            .sleep(limits::SILENCE_LIMIT * 2)
+            .await;
+        fake.state().expired.insert(lost);
+        fake.state().mute = false;
+        let error = sent.await.unwrap().unwrap_err();
+        assert!(matches!(&error, Error::SessionLost { .. }), "{error}");
+        assert_eq!(error.errno(), errno::EIO);
+        create(&client, "b").await;
+        assert_ne!(client.session(), lost);
+        assert_eq!(fake.state().log.len(), 1);
     });
     nothing_wrong(&fake);
 }

@@ -3,7 +3,6 @@
 
 use super::{Store, parse_trash_name};
 use crate::errno::Res;
-use crate::store::journal::Record;
 use crate::store::replica::{Replica, footprint};
 use crate::store::shared::lock;
 use boomfs_wire::BlockId;
@@ -132,23 +131,14 @@ impl Store {
 
     async fn bring_in_place(&self, blocks: &BTreeSet<BlockId>) -> Res<()> {
         let mut replicas: Vec<Arc<Replica>> = Vec::new();
-        let mut records: Vec<Record> = Vec::new();
+        let mut last = 0;
         for block in blocks {
             if let Ok(replica) = self.get(*block)
-                && let Some(record) = replica.checkpoint_record().await
+                && let Some(lsn) = replica.checkpoint_record().await?
             {
                 replicas.push(replica);
-                records.push(record);
+                last = lsn;
             }
-        }
-        if records.is_empty() {
-            return Ok(());
-        }
-        // Headers are about to be written in place: if one is torn, these make it again.
-        let mut last = 0;
-        for some in records.chunks(1024) {
-            let written = self.shared.journal.append(some).await;
-            last = written.map_err(|e| self.shared.journal_failed(BlockId(0), &e))?;
         }
         self.shared.sync_journal(BlockId(0), last).await?;
         let mut running = JoinSet::new();

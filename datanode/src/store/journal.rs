@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 /// Space is taken in steps of this, ahead of the records, so that a full disk is noticed before a
 /// record is half-written.
 const STEP: u64 = 1 << 20;
+const PAGE: u64 = 4096;
 
 /// Where the next record goes.
 struct Writer {
@@ -143,8 +144,7 @@ impl Journal {
         }
         let end = w.offset + bytes.len() as u64;
         if end > w.allocated {
-            let step = (end - w.allocated).next_multiple_of(STEP);
-            w.file.allocate(w.allocated, step).await?;
+            let step = self.allocate(&w.file, w.allocated, end - w.allocated).await?;
             w.allocated += step;
         }
         // Numbers are used once even when the write fails: what it left cannot be mistaken.
@@ -162,6 +162,18 @@ impl Journal {
         self.bytes.fetch_add(len, Ordering::Relaxed);
         add(&self.metrics.journal_records, records.len() as u64);
         Ok(lsn - 1)
+    }
+
+    /// Takes space from `at` on: a whole step, or what is needed where the disk is that full.
+    async fn allocate(&self, file: &File, at: u64, needed: u64) -> io::Result<u64> {
+        let step = needed.next_multiple_of(STEP);
+        match file.allocate(at, step).await {
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                let least = needed.next_multiple_of(PAGE);
+                file.allocate(at, least).await.map(|()| least)
+            }
+            taken => taken.map(|()| step),
+        }
     }
 
     /// Waits until record `lsn` is on disk. Whoever comes first syncs for all.

@@ -50,8 +50,11 @@ impl Plan {
         for image in &record.images {
             self.images.insert(image.chunk, image.data.clone());
         }
+        // Once bad, always bad, until the block's replica is another.
+        let bad = record.bad || (self.state.bad && !self.state.deleted);
         self.state = Record {
             images: Vec::new(),
+            bad,
             ..record
         };
     }
@@ -361,8 +364,8 @@ async fn replay(shared: &Arc<Shared>, path: &Path, here: Option<Found>, plan: Pl
         }
         return Ok(None);
     }
-    if here.is_none() && !plan.is_whole() {
-        // Its name never came to the disk, or it was deleted: nothing of it was promised.
+    if here.is_none() && !plan.is_whole() && plan.state.synced > 0 {
+        // A copy that did not reach its place. What is synced otherwise has its name on disk.
         return Ok(None);
     }
     if let Some(folder) = path.parent() {

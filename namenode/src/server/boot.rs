@@ -53,7 +53,8 @@ pub async fn boot(io: Io, config: Config, rulebook: Rulebook) -> Result<Booted, 
     let metrics = Arc::new(Metrics::default());
     let mut rules = Rules::new(Arc::new(rulebook.program), metrics.clone())?;
     restore(&mut rules, &folder).await?;
-    let first = rules.start(folder.new, now(&io))?;
+    // Without a checkpoint the log is applied from its first slot, to what the facts say.
+    let first = rules.start(folder.checkpoint.is_none(), now(&io))?;
     replay(&mut rules, &mut folder, &io)?;
     let durable = folder.next_slot - 1;
     let checkpoint = folder.checkpoint.unwrap_or(0);

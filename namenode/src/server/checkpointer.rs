@@ -168,17 +168,21 @@ impl Checkpointer {
         Ok(())
     }
 
+    /// Ends the one on its way; the next start removes what it wrote.
+    pub async fn abandon(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.task.abort();
+            let _ = running.task.await;
+        }
+    }
+
     /// Writes one at once; for a clean end.
     ///
     /// # Errors
     /// It cannot be written.
     pub async fn at_end(&mut self, node: &Node, store: &Store) -> Result<(), ServerError> {
-        if let Some(running) = self.running.take() {
-            // The newer one takes its place.
-            drop(running.pieces);
-            running.task.abort();
-            let _ = running.task.await;
-        }
+        // The newer one takes its place.
+        self.abandon().await;
         self.begin(node, store);
         let Some(Running {
             mut snapshot,

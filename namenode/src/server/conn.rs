@@ -199,10 +199,11 @@ pub async fn write(shared: Arc<Shared>, conn: Arc<Conn>, mut half: WriteHalf) {
             written += item.size();
             let close = matches!(item, Item::Close);
             encoder.encode(item, &mut buffer);
-            if (close || buffer.len() >= WRITE_SIZE)
-                && (!flush(&shared, &conn, &mut half, &mut buffer, &mut written).await || close)
-            {
-                break 'all;
+            if close || buffer.len() >= WRITE_SIZE {
+                let flushed = flush(&shared, &conn, &mut half, &mut buffer, &mut written).await;
+                if close || !flushed {
+                    break 'all;
+                }
             }
         }
         if !flush(&shared, &conn, &mut half, &mut buffer, &mut written).await {

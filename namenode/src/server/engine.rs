@@ -208,17 +208,28 @@ impl Engine {
     /// # Errors
     /// What failed. Nothing that rests on it has left.
     pub async fn run(mut self, mut stopped: watch::Receiver<Stop>) -> Result<(), ServerError> {
+        let result = match self.work(&mut stopped).await {
+            Ok(Stop::Clean) => self.close().await,
+            Ok(_) => Ok(()),
+            Err(e) => Err(e),
+        };
+        // Whoever opens the folder next must have it alone.
+        self.checkpointer.abandon().await;
+        self.store.log.abandon().await;
+        result
+    }
+
+    async fn work(&mut self, stopped: &mut watch::Receiver<Stop>) -> Result<Stop, ServerError> {
         let log = self.store.log.clone();
         let mut failure = std::pin::pin!(log.failure());
-        let stop = loop {
+        loop {
             let asked = *stopped.borrow();
             if asked != Stop::Run {
-                break asked;
+                return Ok(asked);
             }
-            if self.has_work() {
+            if self.has_work() && !log.has_failed() {
                 // Lets readers, writers and the log in.
                 tokio::task::yield_now().await;
-                self.take_queued();
             } else {
                 let pause = self.pause();
                 tokio::select! {
@@ -228,19 +239,12 @@ impl Engine {
                     got = self.queue.recv() => self.backlog.extend(got),
                     () = self.io.sleep(pause) => {}
                 }
-                self.take_queued();
             }
+            self.take_queued();
             self.cycle().await?;
-            if self.store.log.is_behind() {
-                self.store
-                    .log
-                    .wait_durable(self.store.log.durable() + 1)
-                    .await?;
+            if log.is_behind() {
+                log.wait_durable(log.durable() + 1).await?;
             }
-        };
-        match stop {
-            Stop::Clean => self.close().await,
-            _ => Ok(()),
         }
     }
 
@@ -598,7 +602,7 @@ impl Engine {
     }
 
     /// A clean end: what was decided is answered, and a checkpoint is written.
-    async fn close(mut self) -> Result<(), ServerError> {
+    async fn close(&mut self) -> Result<(), ServerError> {
         self.queries.close_all(&mut self.rules);
         while let Some(proposal) = self.proposals.pop_front() {
             self.decide(proposal).await?;

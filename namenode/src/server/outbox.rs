@@ -5,6 +5,7 @@ use crate::codec::ConnId;
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// Messages and where they go.
 pub type Mail = Vec<(ConnId, Item)>;
@@ -15,6 +16,8 @@ pub type Mail = Vec<(ConnId, Item)>;
 pub struct Outbox {
     held: Mutex<Held>,
     conns: Mutex<BTreeMap<ConnId, Arc<Conn>>>,
+    /// A connection was forgotten.
+    left: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -38,6 +41,7 @@ impl Outbox {
         Outbox {
             held,
             conns: Mutex::default(),
+            left: Notify::new(),
             metrics,
         }
     }
@@ -94,6 +98,14 @@ impl Outbox {
     /// Forgets a connection.
     pub fn leave(&self, id: ConnId) {
         lock(&self.conns).remove(&id);
+        self.left.notify_one();
+    }
+
+    /// Waits until all connections are gone.
+    pub async fn empty(&self) {
+        while !lock(&self.conns).is_empty() {
+            self.left.notified().await;
+        }
     }
 
     /// Looks a connection up.

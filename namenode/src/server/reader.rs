@@ -196,6 +196,10 @@ async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: Stream, peer: Strin
         Err(e @ (Gone::Frame(FrameError::Io(_)) | Gone::Silent(_) | Gone::Stopping)) => {
             tracing::debug!("connection {} of {peer} ended: {e}", conn.id);
         }
+        Err(e @ Gone::Refused(_)) => {
+            Metrics::add(&shared.metrics.connections_refused, 1);
+            tracing::warn!("connection {} of {peer} refused: {e}", conn.id);
+        }
         Err(e) => {
             Metrics::add(&shared.metrics.malformed_frames, 1);
             tracing::warn!("connection {} of {peer} closed: {e}", conn.id);

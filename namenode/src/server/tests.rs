@@ -1,4 +1,9 @@
-//! The shell with toy rules: a raw client on loopback and in the simulator.
+//! The shell with toy rules, and with those of this build: a raw client on loopback and in the
+//! simulator.
+
+mod queries;
+mod rules;
+mod trouble;
 
 use super::*;
 use boomfs_io::sim::{Unsynced, World};
@@ -11,7 +16,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 fn toy() -> Rulebook {
-    let text = include_str!("toy.olg");
+    let text = include_str!("tests/toy.olg");
     let mut sources = Sources::new();
     sources.add("toy.olg", text);
     let (program, _) = compile("toy.olg", &sources, &[], CompileOptions::default())
@@ -40,6 +45,8 @@ struct Raw {
     io: Io,
     stream: Stream,
     session: u64,
+    /// All answers up to this one have come.
+    acked: u64,
 }
 
 impl Raw {
@@ -49,6 +56,7 @@ impl Raw {
             io: io.clone(),
             stream,
             session: 0,
+            acked: 0,
         }
     }
 
@@ -69,7 +77,13 @@ impl Raw {
             .timeout(SOON, read_message::<FromNameNode, _>(&mut self.stream))
             .await
             .unwrap();
-        read.ok().flatten().map(|(message, _)| message)
+        let message = read.ok().flatten().map(|(message, _)| message);
+        if let Some(FromNameNode::Answered { seq, .. }) = &message
+            && *seq == self.acked + 1
+        {
+            self.acked = *seq;
+        }
+        message
     }
 
     async fn hello(&mut self, peer: Peer) -> Option<FromNameNode> {
@@ -111,7 +125,7 @@ impl Raw {
     async fn command(&mut self, seq: u64, op: Op) {
         self.send(ToNameNode::Command {
             seq,
-            ack: seq - 1,
+            ack: self.acked,
             caller: Caller::default(),
             op,
         })
@@ -388,403 +402,5 @@ fn checkpoints_are_made_on_the_way_and_the_log_stays_short() {
         }
         // A retry is answered as it was the first time.
         assert!(raw.create(300, "f300").await.is_ok());
-    });
-}
-
-#[test]
-fn strangers_are_refused_and_malformed_frames_close_their_connection() {
-    let world = World::new(4);
-    world.run(async {
-        let server = start(&world).await;
-        let io = world.node("client");
-        let malformed = || server.metrics().malformed_frames.load(Ordering::Relaxed);
-
-        let mut raw = Raw::connect(&io, server.addr()).await;
-        raw.stream
-            .write_all(b"GET / HTTP/1.1\r\n\r\nand so on and on")
-            .await
-            .unwrap();
-        assert_eq!(raw.receive().await, None);
-        assert_eq!(malformed(), 1);
-
-        let mut raw = Raw::connect(&io, server.addr()).await;
-        raw.send(ToNameNode::Heartbeat {
-            capacity: 1,
-            free: 1,
-        })
-        .await;
-        assert_eq!(raw.receive().await, None);
-        assert_eq!(malformed(), 2);
-
-        let mut raw = Raw::connect(&io, server.addr()).await;
-        raw.send(ToNameNode::Hello {
-            cluster: Some(ClusterId(1)),
-            peer: Peer::Observer,
-        })
-        .await;
-        let Some(FromNameNode::Refused { failure }) = raw.receive().await else {
-            panic!()
-        };
-        assert!(
-            failure.message.starts_with("this NameNode serves cluster "),
-            "{failure}"
-        );
-        assert_eq!(raw.receive().await, None);
-
-        let mut raw = Raw::connect(&io, server.addr()).await;
-        let peer = Peer::Client {
-            session: Some(SessionId(12345)),
-            nonce: 1,
-            name: String::new(),
-        };
-        let Some(FromNameNode::Refused { failure }) = raw.hello(peer).await else {
-            panic!()
-        };
-        assert_eq!(
-            failure,
-            Failure {
-                errno: 116,
-                message: "no such session".to_owned()
-            }
-        );
-        assert_eq!(raw.receive().await, None);
-
-        let mut raw = Raw::observer(&io, server.addr()).await;
-        let before = malformed();
-        raw.command(1, create("a")).await;
-        assert_eq!(raw.receive().await, None);
-        assert_eq!(malformed(), before + 1);
-
-        // Who says nothing is cut off after five seconds.
-        let mut raw = Raw::connect(&io, server.addr()).await;
-        let from = world.elapsed();
-        assert_eq!(raw.receive().await, None);
-        assert!(world.elapsed() - from < Duration::from_secs(6));
-
-        let mut raw = Raw::client(&io, server.addr(), None).await;
-        assert!(raw.create(1, "a").await.is_ok());
-        let open = server.metrics().connections_open.load(Ordering::Relaxed);
-        assert_eq!(open, 1);
-    });
-}
-
-#[test]
-fn one_connection_too_many_is_told_so() {
-    let world = World::new(5);
-    world.run(async {
-        let few = Config {
-            max_connections: 2,
-            ..config(Path::new("/nn"), "nn:9000")
-        };
-        let server = Server::start_local_with(world.node("nn"), few, toy())
-            .await
-            .unwrap();
-        let io = world.node("client");
-        let _one = Raw::observer(&io, server.addr()).await;
-        let two = Raw::observer(&io, server.addr()).await;
-        let mut three = Raw::connect(&io, server.addr()).await;
-        let Some(FromNameNode::Refused { failure }) = three.receive().await else {
-            panic!()
-        };
-        assert_eq!(failure.errno, 24);
-        drop(two);
-        while server.metrics().connections_open.load(Ordering::Relaxed) > 1 {
-            io.sleep(Duration::from_millis(1)).await;
-        }
-        Raw::observer(&io, server.addr()).await;
-    });
-}
-
-#[test]
-fn commands_that_make_no_sense_are_answered_and_the_session_goes_on() {
-    let world = World::new(6);
-    world.run(async {
-        let server = start(&world).await;
-        let io = world.node("client");
-        let mut raw = Raw::client(&io, server.addr(), None).await;
-        assert_eq!(raw.create(1, "a/b").await.unwrap_err().errno, 22);
-        assert_eq!(
-            raw.call(2, Op::RemoveTree { at: at("a") })
-                .await
-                .unwrap_err()
-                .errno,
-            95
-        );
-        let failure = raw.call(3, Op::Rmdir { at: at("a") }).await.unwrap_err();
-        assert_eq!(failure.errno, 5);
-        assert!(failure.message.contains("nonsense"), "{failure}");
-        assert!(raw.create(4, "a").await.is_ok());
-    });
-}
-
-#[test]
-fn a_full_disk_refuses_commands_and_reads_go_on() {
-    let world = World::new(7);
-    world.run(async {
-        let server = start(&world).await;
-        let nn = world.node("nn");
-        let io = world.node("client");
-        let mut raw = Raw::client(&io, server.addr(), None).await;
-        raw.create(1, "a").await.unwrap();
-        let space = nn.space(Path::new("/nn")).await.unwrap();
-        world.set_capacity("nn", space.capacity - space.free);
-        let mut seq = 1;
-        let failure = loop {
-            seq += 1;
-            assert!(seq < 5000);
-            if let Err(failure) = raw.create(seq, &format!("{:0>200}", seq)).await {
-                break failure;
-            }
-        };
-        assert_eq!(failure.errno, 28);
-        assert!(raw.exists("a").await);
-        assert!(raw.exists(&format!("{:0>200}", seq - 1)).await);
-        // The reserve still takes a new session.
-        let mut other = Raw::client(&io, server.addr(), None).await;
-        assert_eq!(other.create(1, "b").await.unwrap_err().errno, 28);
-        world.set_capacity("nn", 1 << 30);
-        while other.create(1, "b").await.is_err() {
-            io.sleep(Duration::from_millis(100)).await;
-        }
-        assert!(server.metrics().commands_no_space.load(Ordering::Relaxed) > 0);
-    });
-}
-
-#[test]
-fn a_failed_sync_stops_the_namenode_and_nothing_is_acknowledged() {
-    let world = World::new(8);
-    world.run(async {
-        let server = start(&world).await;
-        let io = world.node("client");
-        let mut raw = Raw::client(&io, server.addr(), None).await;
-        raw.create(1, "a").await.unwrap();
-        world.fail_next_sync("nn");
-        raw.command(2, create("b")).await;
-        assert_eq!(raw.receive().await, None);
-        let e = server.ended().await.unwrap_err();
-        assert!(e.to_string().starts_with("cannot sync /nn/log/"), "{e}");
-    });
-}
-
-#[test]
-fn datanodes_report_and_get_orders() {
-    let world = World::new(9);
-    world.run(async {
-        let server = start(&world).await;
-        let io = world.node("dn");
-        let peer = |node| Peer::DataNode {
-            node: NodeId(node),
-            nonce: 5,
-            incarnation: 1,
-            addr: "dn:1".to_owned(),
-            capacity: 10,
-            free: 5,
-        };
-        let mut raw = Raw::connect(&io, server.addr()).await;
-        let Some(FromNameNode::Welcome { node, .. }) = raw.hello(peer(0)).await else {
-            panic!()
-        };
-        assert!(node.0 > 0);
-        raw.send(ToNameNode::Heartbeat {
-            capacity: 10,
-            free: 5,
-        })
-        .await;
-        let replica = |block| ReplicaInfo {
-            block: BlockId(block),
-            generation: Generation(1),
-            length: 7,
-        };
-        let replicas = (1..=10_000).map(replica).collect();
-        raw.send(ToNameNode::Report {
-            replicas,
-            first: true,
-            last: true,
-        })
-        .await;
-        raw.send(ToNameNode::Received {
-            replicas: vec![replica(3)],
-            gone: vec![BlockId(4)],
-        })
-        .await;
-        let (one, two) = (raw.receive().await, raw.receive().await);
-        let target = NodeAddr {
-            node: NodeId(2),
-            addr: "dn:1".to_owned(),
-        };
-        let copy = Order::Copy {
-            block: BlockId(3),
-            generation: Generation(1),
-            length: 7,
-            target,
-        };
-        let delete = Order::Delete {
-            blocks: vec![(BlockId(4), Generation(1))],
-        };
-        let order = |order| Some(FromNameNode::Order { ballot: 1, order });
-        assert!(
-            (one == order(copy.clone()) && two == order(delete.clone()))
-                || (one == order(delete) && two == order(copy))
-        );
-
-        let mut observer = Raw::observer(&io, server.addr()).await;
-        let text = "? n(count<B>) :- replica(B, _)".to_owned();
-        observer
-            .send(ToNameNode::Query {
-                req: 1,
-                text,
-                limit: 10,
-                watch: false,
-            })
-            .await;
-        let Some(FromNameNode::Rows {
-            added,
-            end: true,
-            failure: None,
-            ..
-        }) = observer.receive().await
-        else {
-            panic!()
-        };
-        assert_eq!(added, ["[10000]"]);
-    });
-}
-
-#[test]
-fn queries_are_answered_in_pages_and_refused_with_reasons() {
-    let world = World::new(10);
-    world.run(async {
-        let server = start(&world).await;
-        let io = world.node("client");
-        let mut raw = Raw::client(&io, server.addr(), None).await;
-        for seq in 1..=1200 {
-            raw.command(seq, create(&format!("f{seq:04}"))).await;
-        }
-        for _ in 1..=1200 {
-            raw.receive().await.unwrap();
-        }
-        let mut observer = Raw::observer(&io, server.addr()).await;
-        let query = |text: &str, limit| ToNameNode::Query {
-            req: 9,
-            text: text.to_owned(),
-            limit,
-            watch: false,
-        };
-        observer
-            .send(query("? d(N) :- dentry(Name: N)", 5000))
-            .await;
-        let mut all = Vec::new();
-        loop {
-            let Some(FromNameNode::Rows {
-                req: 9,
-                columns,
-                added,
-                removed,
-                end,
-                failure: None,
-                ..
-            }) = observer.receive().await
-            else {
-                panic!()
-            };
-            assert_eq!(columns, ["N"]);
-            assert!(removed.is_empty() && added.len() <= 500);
-            all.extend(added);
-            if end {
-                break;
-            }
-        }
-        assert_eq!(
-            all,
-            (1..=1200)
-                .map(|n| format!("[\"f{n:04}\"]"))
-                .collect::<Vec<_>>()
-        );
-        for (text, limit, why) in [
-            ("? d(N) :- nothing(N)", 10, "nothing"),
-            ("? d(N :- x", 10, "query:1"),
-            ("? d(N) :- dentry(Name: N)", 10, "more than 10 rows"),
-            ("? d(N) :- request(Seq: N)", 10, "event"),
-        ] {
-            observer.send(query(text, limit)).await;
-            let Some(FromNameNode::Rows {
-                end: true,
-                failure: Some(failure),
-                ..
-            }) = observer.receive().await
-            else {
-                panic!()
-            };
-            assert!(failure.message.contains(why), "{text}: {failure}");
-        }
-    });
-}
-
-#[test]
-fn a_watched_query_sends_its_answer_and_then_changes() {
-    let world = World::new(11);
-    world.run(async {
-        let server = start(&world).await;
-        let io = world.node("client");
-        let mut raw = Raw::client(&io, server.addr(), None).await;
-        let mut observer = Raw::observer(&io, server.addr()).await;
-        let text = "? d(N) :- dentry(Name: N)".to_owned();
-        observer
-            .send(ToNameNode::Query {
-                req: 4,
-                text,
-                limit: 100,
-                watch: true,
-            })
-            .await;
-        let mut added = async || match observer.receive().await {
-            Some(FromNameNode::Rows {
-                req: 4,
-                added,
-                removed,
-                end: false,
-                failure: None,
-                ..
-            }) => {
-                assert!(removed.is_empty());
-                added
-            }
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(added().await, Vec::<String>::new());
-        raw.create(1, "a").await.unwrap();
-        assert_eq!(added().await, ["[\"a\"]"]);
-        raw.create(2, "a").await.unwrap_err();
-        raw.create(3, "b").await.unwrap();
-        assert_eq!(added().await, ["[\"b\"]"]);
-        observer.send(ToNameNode::Cancel { req: 4 }).await;
-        let text = "? d(count<N>) :- dentry(Name: N)".to_owned();
-        observer
-            .send(ToNameNode::Query {
-                req: 5,
-                text,
-                limit: 100,
-                watch: false,
-            })
-            .await;
-        let Some(FromNameNode::Rows { req: 5, added, .. }) = observer.receive().await else {
-            panic!()
-        };
-        assert_eq!(added, ["[2]"]);
-        raw.create(4, "c").await.unwrap();
-        observer
-            .send(ToNameNode::Read {
-                req: 1,
-                caller: Caller::default(),
-                op: ReadOp::StatFs,
-            })
-            .await;
-        assert!(
-            matches!(
-                observer.receive().await,
-                Some(FromNameNode::ReadAnswered { .. })
-            ),
-            "the watch has ended"
-        );
     });
 }

@@ -83,6 +83,8 @@ struct State {
     free: u64,
     spare: Spare,
     closing: bool,
+    /// Nothing more is to be written.
+    killed: bool,
 }
 
 #[derive(Debug)]
@@ -166,6 +168,7 @@ impl Log {
             free: start.len.saturating_sub(start.end + MARK_SPACE),
             spare: Spare::None,
             closing: false,
+            killed: false,
         };
         let inner = Arc::new(Inner {
             shared,
@@ -279,6 +282,25 @@ impl Log {
     }
 }
 
+impl Log {
+    /// Ends the log where it stands: what was not written yet never will be.
+    pub async fn abandon(&self) {
+        {
+            let mut state = self.inner.lock();
+            state.killed = true;
+            state.closing = true;
+        }
+        self.inner.work.notify_one();
+        let mut done = self.inner.done.subscribe();
+        let _ = done.wait_for(|done| *done).await.is_ok();
+    }
+
+    /// The log has failed; [`Log::failure`] says why.
+    pub fn has_failed(&self) -> bool {
+        self.inner.failed.borrow().is_some()
+    }
+}
+
 fn ended() -> Arc<StoreError> {
     let source = std::io::Error::other("the log's writer has ended");
     Arc::new(StoreError::Io {
@@ -305,6 +327,7 @@ struct Writer {
 
 /// What the writer does next.
 enum Work {
+    Kill,
     Group(Group),
     Mark,
     Spare,
@@ -323,6 +346,7 @@ impl Writer {
     async fn work(&mut self) -> Result<(), StoreError> {
         loop {
             match self.next().await {
+                Work::Kill => return Ok(()),
                 Work::Group(group) => self.write(group).await?,
                 Work::Mark => self.mark(false).await?,
                 Work::Spare => self.inner.make_spare(),
@@ -339,6 +363,9 @@ impl Writer {
         loop {
             let full = {
                 let mut state = self.inner.lock();
+                if state.killed {
+                    return Work::Kill;
+                }
                 if let Some(group) = take_group(&mut state) {
                     return Work::Group(group);
                 }

@@ -35,7 +35,9 @@ impl Sources {
                 continue;
             };
             for path in includes(text) {
-                let found = self.find(&name, &path).unwrap_or_else(|| beside(&name, &path));
+                let found = self
+                    .find(&name, &path)
+                    .unwrap_or_else(|| beside(&name, &path));
                 if seen.insert(found.clone()) {
                     todo.push(found);
                 }
@@ -46,14 +48,19 @@ impl Sources {
 
     /// The registered name that a path means in a source: beside it, or as it stands.
     fn find(&self, includer: &str, path: &str) -> Option<String> {
-        [beside(includer, path), normal(path)].into_iter().find(|name| self.texts.contains_key(name))
+        [beside(includer, path), normal(path)]
+            .into_iter()
+            .find(|name| self.texts.contains_key(name))
     }
 }
 
 /// A path as seen from the folder of a source.
 fn beside(includer: &str, path: &str) -> String {
     match includer.rfind('/') {
-        Some(at) if !path.starts_with('/') => normal(&format!("{}/{path}", includer.get(..at).unwrap_or_default())),
+        Some(at) if !path.starts_with('/') => normal(&format!(
+            "{}/{path}",
+            includer.get(..at).unwrap_or_default()
+        )),
         _ => normal(path),
     }
 }
@@ -83,14 +90,25 @@ pub(super) struct Loaded {
 }
 
 pub(super) fn load(main: &str, sources: &Sources) -> Loaded {
-    let mut loaded =
-        Loaded { sources: Vec::new(), items: Vec::new(), diags: Vec::new(), broken: BTreeSet::new() };
+    let mut loaded = Loaded {
+        sources: Vec::new(),
+        items: Vec::new(),
+        diags: Vec::new(),
+        broken: BTreeSet::new(),
+    };
     let main = normal(main);
     if !sources.texts.contains_key(&main) {
         // No place to point at but the source itself.
-        loaded.sources.push(Source { name: main.clone(), text: String::new() });
+        loaded.sources.push(Source {
+            name: main.clone(),
+            text: String::new(),
+        });
         let message = format!("source {main} is not registered");
-        loaded.diags.push(Diagnostic::error(code::NO_SOURCE, &Span::default(), message));
+        loaded.diags.push(Diagnostic::error(
+            code::NO_SOURCE,
+            &Span::default(),
+            message,
+        ));
         return loaded;
     }
     // An include's statements stand before those of its includer, so a stack of what is left to do.
@@ -106,7 +124,9 @@ pub(super) fn load(main: &str, sources: &Sources) -> Loaded {
             let Some(found) = sources.find(&file.name, &path) else {
                 let message = format!("included source {path} is not there");
                 let hint = format!("register it as {}", beside(&file.name, &path));
-                loaded.diags.push(Diagnostic::error(code::NO_SOURCE, span, message).hint(hint));
+                loaded
+                    .diags
+                    .push(Diagnostic::error(code::NO_SOURCE, span, message).hint(hint));
                 continue;
             };
             if seen.insert(found.clone()) {
@@ -128,9 +148,15 @@ impl Loaded {
         let text = sources.texts.get(name).cloned().unwrap_or_default();
         let id = u32::try_from(self.sources.len()).unwrap_or(u32::MAX);
         let parsed = parse(id, &text);
-        self.sources.push(Source { name: name.to_owned(), text });
+        self.sources.push(Source {
+            name: name.to_owned(),
+            text,
+        });
         self.diags.extend(parsed.diags);
         self.broken.extend(parsed.broken);
-        File { name: name.to_owned(), items: parsed.items.into_iter() }
+        File {
+            name: name.to_owned(),
+            items: parsed.items.into_iter(),
+        }
     }
 }

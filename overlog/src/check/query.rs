@@ -1,7 +1,7 @@
 //! Queries: rules typed at a prompt, over a program that is there.
 
 use super::scope::Builder;
-use super::{CompileOptions, Checker, Info};
+use super::{Checker, CompileOptions, Info};
 use crate::ast::{self, ArgValue, ExprKind, Ident, Modifier, Term};
 use crate::diag::{Diagnostics, Severity, code, sort};
 use crate::functions::Function;
@@ -42,20 +42,46 @@ pub fn compile_query(program: &Program, text: &str) -> Result<CompiledQuery, Dia
     };
     checker.infos = vec![Info::default(); program.relations.len()];
     let ids = (0..program.relations.len()).filter_map(|at| u32::try_from(at).ok());
-    checker.names = program.relations.iter().map(|r| r.name.clone()).zip(ids.map(RelId)).collect::<BTreeMap<_, _>>();
+    checker.names = program
+        .relations
+        .iter()
+        .map(|r| r.name.clone())
+        .zip(ids.map(RelId))
+        .collect::<BTreeMap<_, _>>();
     let source = u32::try_from(program.sources.len()).unwrap_or(u32::MAX);
-    checker.program.sources.push(Source { name: "query".to_owned(), text: text.to_owned() });
+    checker.program.sources.push(Source {
+        name: "query".to_owned(),
+        text: text.to_owned(),
+    });
     let (query, diags) = parse_query(source, text);
     checker.diags = diags;
-    let compiled = query.and_then(|q| checker.query(q, &Span { source, range: 0..text.len() }));
+    let compiled = query.and_then(|q| {
+        checker.query(
+            q,
+            &Span {
+                source,
+                range: 0..text.len(),
+            },
+        )
+    });
     sort(&mut checker.diags);
     let failed = checker.diags.iter().any(|d| d.severity == Severity::Error);
     match compiled {
         Some((columns, rule)) if !failed => {
-            let Program { functions, sources, .. } = checker.program;
-            Ok(CompiledQuery { columns, rule, functions, sources })
+            let Program {
+                functions, sources, ..
+            } = checker.program;
+            Ok(CompiledQuery {
+                columns,
+                rule,
+                functions,
+                sources,
+            })
         }
-        _ => Err(Diagnostics { list: checker.diags, sources: checker.program.sources }),
+        _ => Err(Diagnostics {
+            list: checker.diags,
+            sources: checker.program.sources,
+        }),
     }
 }
 
@@ -67,7 +93,11 @@ impl Checker<'_> {
             Query::Body(body) => named_variables(body, span),
         };
         if rule.head.edge.is_some() {
-            self.error(code::QUERY, &rule.head.span, "the head of a query names its answer, not an edge");
+            self.error(
+                code::QUERY,
+                &rule.head.span,
+                "the head of a query names its answer, not an edge",
+            );
             return None;
         }
         let columns = self.answer_columns(&rule.head.args);
@@ -97,10 +127,28 @@ impl Checker<'_> {
         let args = args.iter().map(|arg| arg.lower(&vars)).collect();
         if found.hidden_event && found.positive.is_empty() {
             let hint = "add a positive event, and subscribe to the query";
-            self.hinted(code::NO_POSITIVE_EVENT, span, "the only events of this query are under notin or in an aggregate", hint);
+            self.hinted(
+                code::NO_POSITIVE_EVENT,
+                span,
+                "the only events of this query are under notin or in an aggregate",
+                hint,
+            );
         }
-        let head = Head { rel: ANSWER, action: Action::Derive, args };
-        Some((columns, ir::Rule { name: "query".to_owned(), head, body: lowered, vars, span: span.clone() }))
+        let head = Head {
+            rel: ANSWER,
+            action: Action::Derive,
+            args,
+        };
+        Some((
+            columns,
+            ir::Rule {
+                name: "query".to_owned(),
+                head,
+                body: lowered,
+                vars,
+                span: span.clone(),
+            },
+        ))
     }
 
     /// `rel(X, 3)` asks for whole rows.
@@ -114,29 +162,61 @@ impl Checker<'_> {
         let written = {
             let mut b = Builder::new(self);
             let columns = b.columns(rel, &atom)?;
-            columns.into_iter().map(|arg| arg.cloned()).collect::<Vec<_>>()
+            columns
+                .into_iter()
+                .map(|arg| arg.cloned())
+                .collect::<Vec<_>>()
         };
         let plain = |name: String, span: &Span| ast::Arg {
             name: None,
             at: false,
-            value: ArgValue::Expr(ast::Expr { kind: ExprKind::Var(name), span: span.clone(), depth: 1 }),
+            value: ArgValue::Expr(ast::Expr {
+                kind: ExprKind::Var(name),
+                span: span.clone(),
+                depth: 1,
+            }),
             span: span.clone(),
         };
         let mut head = Vec::new();
         let mut body = Vec::new();
         for (arg, column) in written.into_iter().zip(&relation.columns) {
             let given = match arg.as_ref().map(|a| &a.value) {
-                None | Some(ArgValue::Expr(ast::Expr { kind: ExprKind::Any, .. })) => plain(format!("$_{}", column.name), span),
-                _ => arg.map_or_else(|| plain(String::new(), span), |a| ast::Arg { name: None, ..a }),
+                None
+                | Some(ArgValue::Expr(ast::Expr {
+                    kind: ExprKind::Any,
+                    ..
+                })) => plain(format!("$_{}", column.name), span),
+                _ => arg.map_or_else(
+                    || plain(String::new(), span),
+                    |a| ast::Arg { name: None, ..a },
+                ),
             };
-            let name = Ident { text: column.name.clone(), span: span.clone() };
-            head.push(ast::Arg { name: Some(name), ..given.clone() });
+            let name = Ident {
+                text: column.name.clone(),
+                span: span.clone(),
+            };
+            head.push(ast::Arg {
+                name: Some(name),
+                ..given.clone()
+            });
             body.push(given);
         }
         atom.args = body;
-        let head = ast::Atom { rel: atom.rel.clone(), edge: None, args: head, span: span.clone() };
+        let head = ast::Atom {
+            rel: atom.rel.clone(),
+            edge: None,
+            args: head,
+            span: span.clone(),
+        };
         let modifier = Modifier::None;
-        Some(ast::Rule { name: None, bare_name: false, modifier, head, body: vec![Term::Atom(atom)], span: span.clone() })
+        Some(ast::Rule {
+            name: None,
+            bare_name: false,
+            modifier,
+            head,
+            body: vec![Term::Atom(atom)],
+            span: span.clone(),
+        })
     }
 
     fn answer_columns(&mut self, args: &[ast::Arg]) -> Vec<String> {
@@ -144,10 +224,20 @@ impl Checker<'_> {
         for (at, arg) in args.iter().enumerate() {
             let name = match (&arg.name, &arg.value) {
                 (Some(name), _) => name.text.clone(),
-                (None, ArgValue::Expr(ast::Expr { kind: ExprKind::Var(name), .. })) => name.clone(),
+                (
+                    None,
+                    ArgValue::Expr(ast::Expr {
+                        kind: ExprKind::Var(name),
+                        ..
+                    }),
+                ) => name.clone(),
                 (None, value) => self.text_of(value).unwrap_or_else(|| format!("c{at}")),
             };
-            columns.push(if columns.contains(&name) { format!("{name}_{at}") } else { name });
+            columns.push(if columns.contains(&name) {
+                format!("{name}_{at}")
+            } else {
+                name
+            });
         }
         columns
     }
@@ -158,7 +248,12 @@ impl Checker<'_> {
             ArgValue::Expr(e) | ArgValue::Add(e) => &e.span,
             ArgValue::Agg(agg) => &agg.span,
         };
-        let text = self.program.sources.get(span.source as usize)?.text.get(span.range.clone())?;
+        let text = self
+            .program
+            .sources
+            .get(span.source as usize)?
+            .text
+            .get(span.range.clone())?;
         Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 }
@@ -175,7 +270,12 @@ fn named_variables(body: Vec<Term>, span: &Span) -> ast::Rule {
         match term {
             Term::Atom(atom) => {
                 for arg in &atom.args {
-                    if let ArgValue::Expr(ast::Expr { kind: ExprKind::Var(name), span, .. }) = &arg.value {
+                    if let ArgValue::Expr(ast::Expr {
+                        kind: ExprKind::Var(name),
+                        span,
+                        ..
+                    }) = &arg.value
+                    {
                         add(name, span);
                     }
                 }
@@ -193,10 +293,29 @@ fn named_variables(body: Vec<Term>, span: &Span) -> ast::Rule {
     let args = names.into_iter().map(|(name, span)| ast::Arg {
         name: None,
         at: false,
-        value: ArgValue::Expr(ast::Expr { kind: ExprKind::Var(name), span: span.clone(), depth: 1 }),
+        value: ArgValue::Expr(ast::Expr {
+            kind: ExprKind::Var(name),
+            span: span.clone(),
+            depth: 1,
+        }),
         span,
     });
-    let rel = Ident { text: "answer".to_owned(), span: span.clone() };
-    let head = ast::Atom { rel, edge: None, args: args.collect(), span: span.clone() };
-    ast::Rule { name: None, bare_name: false, modifier: Modifier::None, head, body, span: span.clone() }
+    let rel = Ident {
+        text: "answer".to_owned(),
+        span: span.clone(),
+    };
+    let head = ast::Atom {
+        rel,
+        edge: None,
+        args: args.collect(),
+        span: span.clone(),
+    };
+    ast::Rule {
+        name: None,
+        bare_name: false,
+        modifier: Modifier::None,
+        head,
+        body,
+        span: span.clone(),
+    }
 }

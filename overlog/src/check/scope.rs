@@ -55,8 +55,16 @@ pub(super) enum RTerm {
     Not(RAtom),
     Test(RExpr),
     Assign(VarId, RExpr),
-    Unnest { pos: Option<VarId>, item: VarId, list: RExpr },
-    Agg { var: VarId, agg: RAgg, body: Vec<RTerm> },
+    Unnest {
+        pos: Option<VarId>,
+        item: VarId,
+        list: RExpr,
+    },
+    Agg {
+        var: VarId,
+        agg: RAgg,
+        body: Vec<RTerm>,
+    },
 }
 
 /// A variable under construction.
@@ -92,7 +100,14 @@ pub(super) struct Builder<'c, 'a> {
 impl<'c, 'a> Builder<'c, 'a> {
     pub(super) fn new(c: &'c mut Checker<'a>) -> Builder<'c, 'a> {
         let (unbound, inner) = (BTreeSet::new(), BTreeSet::new());
-        Builder { c, vars: Vec::new(), scopes: Vec::new(), location: None, unbound, inner }
+        Builder {
+            c,
+            vars: Vec::new(),
+            scopes: Vec::new(),
+            location: None,
+            unbound,
+            inner,
+        }
     }
 
     /// Opens a body's scope and resolves its terms. The caller closes it.
@@ -155,12 +170,22 @@ impl<'c, 'a> Builder<'c, 'a> {
                 _ => None,
             })
             .collect();
-        Some(ast::Expr { kind: ExprKind::Call(atom.rel.clone(), args?), span: atom.span.clone(), depth: 1 })
+        Some(ast::Expr {
+            kind: ExprKind::Call(atom.rel.clone(), args?),
+            span: atom.span.clone(),
+            depth: 1,
+        })
     }
 
     fn new_var(&mut self, name: String, depth: usize, span: &Span) -> VarId {
         let id = VarId(u32::try_from(self.vars.len()).unwrap_or(u32::MAX));
-        self.vars.push(RVar { name, ty: Type::Any, depth, span: span.clone(), conflict: false });
+        self.vars.push(RVar {
+            name,
+            ty: Type::Any,
+            depth,
+            span: span.clone(),
+            conflict: false,
+        });
         id
     }
 
@@ -195,16 +220,23 @@ impl<'c, 'a> Builder<'c, 'a> {
         } else {
             format!("bind it in a term without notin, or with {name} := ..")
         };
-        self.c.hinted(code::UNBOUND, span, format!("{name} is not bound"), hint);
+        self.c
+            .hinted(code::UNBOUND, span, format!("{name} is not bound"), hint);
     }
 
     /// The variable that a term assigns.
     fn target(&mut self, name: &Ident) -> VarId {
         if name.text == "_" {
-            self.c.error(code::WILDCARD, &name.span, "`_` names no variable");
+            self.c
+                .error(code::WILDCARD, &name.span, "`_` names no variable");
         } else if !is_variable(&name.text) {
             let message = format!("`{}` is no variable", name.text);
-            self.c.hinted(code::BARE_NAME, &name.span, message, "variables begin with a capital letter or _");
+            self.c.hinted(
+                code::BARE_NAME,
+                &name.span,
+                message,
+                "variables begin with a capital letter or _",
+            );
         }
         match self.lookup(&name.text, &name.span) {
             Some(id) => id,
@@ -241,7 +273,10 @@ impl<'c, 'a> Builder<'c, 'a> {
                 out.push(RTerm::Assign(var, e));
             }
             Term::Unnest { pos, item, list } => {
-                let pos = pos.as_ref().filter(|p| p.text != "_").map(|p| self.target(p));
+                let pos = pos
+                    .as_ref()
+                    .filter(|p| p.text != "_")
+                    .map(|p| self.target(p));
                 let item = self.item(item, out);
                 let list = self.expr(list);
                 out.push(RTerm::Unnest { pos, item, list });
@@ -281,7 +316,10 @@ impl<'c, 'a> Builder<'c, 'a> {
     fn repeats_existential(&mut self, atom: &ast::Atom) -> bool {
         let mut seen = BTreeSet::new();
         atom.args.iter().any(|arg| match &arg.value {
-            ArgValue::Expr(ast::Expr { kind: ExprKind::Var(name), .. }) => {
+            ArgValue::Expr(ast::Expr {
+                kind: ExprKind::Var(name),
+                ..
+            }) => {
                 !self.scopes.iter().any(|s| s.binders.contains(name)) && !seen.insert(name.as_str())
             }
             _ => false,
@@ -292,11 +330,27 @@ impl<'c, 'a> Builder<'c, 'a> {
     fn not_as_count(&mut self, atom: &ast::Atom, out: &mut Vec<RTerm>) {
         let span = &atom.span;
         let var = self.fresh(span);
-        let agg = ast::Agg { op: AggOp::CountAll, args: Vec::new(), span: span.clone() };
+        let agg = ast::Agg {
+            op: AggOp::CountAll,
+            args: Vec::new(),
+            span: span.clone(),
+        };
         self.aggregate(var, &agg, &[Term::Atom(atom.clone())], out);
-        let side = |kind| Box::new(RExpr { kind, span: span.clone() });
-        let kind = RKind::Binary(BinaryOp::Eq, side(RKind::Var(var)), side(RKind::Const(Value::Int(0))));
-        out.push(RTerm::Test(RExpr { kind, span: span.clone() }));
+        let side = |kind| {
+            Box::new(RExpr {
+                kind,
+                span: span.clone(),
+            })
+        };
+        let kind = RKind::Binary(
+            BinaryOp::Eq,
+            side(RKind::Var(var)),
+            side(RKind::Const(Value::Int(0))),
+        );
+        out.push(RTerm::Test(RExpr {
+            kind,
+            span: span.clone(),
+        }));
     }
 
     fn atom(&mut self, atom: &ast::Atom, negated: bool, out: &mut Vec<RTerm>) -> Option<RAtom> {
@@ -320,36 +374,64 @@ impl<'c, 'a> Builder<'c, 'a> {
                 ArgValue::Expr(e) => self.argument(e, Some((rel, at)), negated, out),
                 ArgValue::Agg(agg) => {
                     let hint = "aggregates stand in a head, or in N := count<X> { terms }";
-                    self.c.hinted(code::MISPLACED_AGGREGATE, &agg.span, "an aggregate cannot be an argument here", hint);
+                    self.c.hinted(
+                        code::MISPLACED_AGGREGATE,
+                        &agg.span,
+                        "an aggregate cannot be an argument here",
+                        hint,
+                    );
                     RArg::Any
                 }
                 ArgValue::Add(_) => {
-                    self.c.error(code::BAD_UPDATE, &arg.span, "`+=` belongs in the head of an update");
+                    self.c.error(
+                        code::BAD_UPDATE,
+                        &arg.span,
+                        "`+=` belongs in the head of an update",
+                    );
                     RArg::Any
                 }
             };
             args.push((value, arg.span.clone()));
         }
-        let resolved = RAtom { rel, args, span: atom.span.clone() };
+        let resolved = RAtom {
+            rel,
+            args,
+            span: atom.span.clone(),
+        };
         self.locate(&resolved);
         Some(resolved)
     }
 
     /// The located terms of a body share one location.
     fn locate(&mut self, atom: &RAtom) {
-        let Some(at) = self.c.relation(atom.rel).location else { return };
-        let Some((arg, span)) = atom.args.get(at).filter(|(arg, _)| *arg != RArg::Any) else { return };
+        let Some(at) = self.c.relation(atom.rel).location else {
+            return;
+        };
+        let Some((arg, span)) = atom.args.get(at).filter(|(arg, _)| *arg != RArg::Any) else {
+            return;
+        };
         match &self.location {
             None => self.location = Some(arg.clone()),
             Some(first) if first == arg => {}
             Some(_) => {
                 let hint = "a body is evaluated at one node; send a message to the other";
-                self.c.hinted(code::TWO_LOCATIONS, span, "this term is at another location than those before it", hint);
+                self.c.hinted(
+                    code::TWO_LOCATIONS,
+                    span,
+                    "this term is at another location than those before it",
+                    hint,
+                );
             }
         }
     }
 
-    fn argument(&mut self, e: &ast::Expr, column: Option<(RelId, usize)>, negated: bool, out: &mut Vec<RTerm>) -> RArg {
+    fn argument(
+        &mut self,
+        e: &ast::Expr,
+        column: Option<(RelId, usize)>,
+        negated: bool,
+        out: &mut Vec<RTerm>,
+    ) -> RArg {
         match &e.kind {
             ExprKind::Any => return RArg::Any,
             ExprKind::Var(name) => {
@@ -388,7 +470,11 @@ impl<'c, 'a> Builder<'c, 'a> {
         match eval(&e.lower(), &NoVars, &self.c.program.functions) {
             Ok(value) => Some(value),
             Err(why) => {
-                self.c.error(code::CONSTANT_FAILS, &e.span, format!("this constant has no value: {why}"));
+                self.c.error(
+                    code::CONSTANT_FAILS,
+                    &e.span,
+                    format!("this constant has no value: {why}"),
+                );
                 None
             }
         }
@@ -396,14 +482,23 @@ impl<'c, 'a> Builder<'c, 'a> {
 
     pub(super) fn agg(&mut self, agg: &ast::Agg) -> RAgg {
         let args = agg.args.iter().map(|e| self.expr(e)).collect();
-        RAgg { op: agg.op, args, span: agg.span.clone() }
+        RAgg {
+            op: agg.op,
+            args,
+            span: agg.span.clone(),
+        }
     }
 
     pub(super) fn expr(&mut self, e: &ast::Expr) -> RExpr {
         let kind = match &e.kind {
             ExprKind::Const(value) => RKind::Const(value.clone()),
             ExprKind::Any => {
-                self.c.hinted(code::WILDCARD, &e.span, "`_` has no value", "name the variable");
+                self.c.hinted(
+                    code::WILDCARD,
+                    &e.span,
+                    "`_` has no value",
+                    "name the variable",
+                );
                 RKind::Bad
             }
             ExprKind::Var(name) => match self.lookup(name, &e.span) {
@@ -414,12 +509,18 @@ impl<'c, 'a> Builder<'c, 'a> {
                 }
             },
             ExprKind::Unary(op, x) => RKind::Unary(*op, Box::new(self.expr(x))),
-            ExprKind::Binary(op, x, y) => RKind::Binary(*op, Box::new(self.expr(x)), Box::new(self.expr(y))),
-            ExprKind::Cond(c, x, y) => {
-                RKind::Cond(Box::new(self.expr(c)), Box::new(self.expr(x)), Box::new(self.expr(y)))
+            ExprKind::Binary(op, x, y) => {
+                RKind::Binary(*op, Box::new(self.expr(x)), Box::new(self.expr(y)))
             }
+            ExprKind::Cond(c, x, y) => RKind::Cond(
+                Box::new(self.expr(c)),
+                Box::new(self.expr(x)),
+                Box::new(self.expr(y)),
+            ),
             ExprKind::List(items) => RKind::List(items.iter().map(|x| self.expr(x)).collect()),
-            ExprKind::Index(list, at) => RKind::Index(Box::new(self.expr(list)), Box::new(self.expr(at))),
+            ExprKind::Index(list, at) => {
+                RKind::Index(Box::new(self.expr(list)), Box::new(self.expr(at)))
+            }
             ExprKind::Call(name, args) => {
                 let args: Vec<RExpr> = args.iter().map(|x| self.expr(x)).collect();
                 match self.c.function(name, args.len(), &e.span) {
@@ -428,11 +529,18 @@ impl<'c, 'a> Builder<'c, 'a> {
                 }
             }
         };
-        RExpr { kind, span: e.span.clone() }
+        RExpr {
+            kind,
+            span: e.span.clone(),
+        }
     }
 
     /// One argument, or none, for each column.
-    pub(super) fn columns<'t>(&mut self, rel: RelId, atom: &'t ast::Atom) -> Option<Vec<Option<&'t ast::Arg>>> {
+    pub(super) fn columns<'t>(
+        &mut self,
+        rel: RelId,
+        atom: &'t ast::Atom,
+    ) -> Option<Vec<Option<&'t ast::Arg>>> {
         let relation = self.c.relation(rel).clone();
         let names: Vec<&str> = relation.columns.iter().map(|c| c.name.as_str()).collect();
         let mut out: Vec<Option<&ast::Arg>> = vec![None; names.len()];
@@ -440,11 +548,18 @@ impl<'c, 'a> Builder<'c, 'a> {
         let by_name = positional < atom.args.len();
         let missing = positional < names.len() && !by_name && !self.c.info(rel).original;
         if positional > names.len() || missing {
-            let message = format!("{} has {}, not {positional}", relation.name, super::plural(names.len(), "column"));
+            let message = format!(
+                "{} has {}, not {positional}",
+                relation.name,
+                super::plural(names.len(), "column")
+            );
             let mut diag = Diagnostic::error(code::ARITY, &atom.span, message);
             if missing {
                 let first = names.first().copied().unwrap_or_default();
-                diag = diag.hint(format!("name the columns you need: {}({first}: ..)", relation.name));
+                diag = diag.hint(format!(
+                    "name the columns you need: {}({first}: ..)",
+                    relation.name
+                ));
             }
             self.c.report(diag);
             return None;
@@ -455,7 +570,12 @@ impl<'c, 'a> Builder<'c, 'a> {
                 None if i < positional => i,
                 None => {
                     let hint = "arguments by position come first";
-                    self.c.hinted(code::ARGUMENT_ORDER, &arg.span, "this argument follows one by name", hint);
+                    self.c.hinted(
+                        code::ARGUMENT_ORDER,
+                        &arg.span,
+                        "this argument follows one by name",
+                        hint,
+                    );
                     ok = false;
                     continue;
                 }
@@ -464,15 +584,25 @@ impl<'c, 'a> Builder<'c, 'a> {
                     None => {
                         let message = format!("{} has no column {}", relation.name, name.text);
                         let hint = format!("its columns are {}", names.join(", "));
-                        self.c.hinted(code::UNKNOWN_COLUMN, &name.span, message, hint);
+                        self.c
+                            .hinted(code::UNKNOWN_COLUMN, &name.span, message, hint);
                         ok = false;
                         continue;
                     }
                 },
             };
             if arg.at && relation.location != Some(at) {
-                let message = format!("column {} of {} is no location", names.get(at).unwrap_or(&""), relation.name);
-                self.c.hinted(code::BAD_LOCATION, &arg.span, message, "mark it with @ where the relation is declared");
+                let message = format!(
+                    "column {} of {} is no location",
+                    names.get(at).unwrap_or(&""),
+                    relation.name
+                );
+                self.c.hinted(
+                    code::BAD_LOCATION,
+                    &arg.span,
+                    message,
+                    "mark it with @ where the relation is declared",
+                );
             }
             match out.get_mut(at) {
                 Some(slot @ None) => *slot = Some(arg),

@@ -6,7 +6,9 @@ use super::Checker;
 use super::rules::{expr_vars, term_vars};
 use crate::diag::{Diagnostic, code};
 use crate::functions::Function;
-use crate::ir::{Action, Arg, BinaryOp, Expr, HeadArg, Lattice, RelId, RelKind, Rule, Term, UnaryOp, VarId};
+use crate::ir::{
+    Action, Arg, BinaryOp, Expr, HeadArg, Lattice, RelId, RelKind, Rule, Term, UnaryOp, VarId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A rule's head depends on a relation.
@@ -27,39 +29,62 @@ impl Checker<'_> {
     fn check_layer(&mut self, action: Action, code: &'static str) {
         let rules = self.program.rules.clone();
         let mut edges = Vec::new();
-        for (at, rule) in rules.iter().enumerate().filter(|(_, r)| r.head.action == action) {
+        for (at, rule) in rules
+            .iter()
+            .enumerate()
+            .filter(|(_, r)| r.head.action == action)
+        {
             let aggregates = rule.head.args.iter().any(|a| matches!(a, HeadArg::Agg(_)));
             self.edges(at, rule, &rule.body, aggregates, &mut edges);
         }
         let components = components(&edges);
-        let same = |e: &Edge| components.contains_key(&e.head) && components.get(&e.head) == components.get(&e.body);
+        let same = |e: &Edge| {
+            components.contains_key(&e.head) && components.get(&e.head) == components.get(&e.body)
+        };
         let mut reported = BTreeSet::new();
         for edge in edges.iter().filter(|e| e.strict && same(e)) {
             if !reported.insert(components.get(&edge.head)) {
                 continue;
             }
-            let Some(rule) = rules.get(edge.rule) else { continue };
+            let Some(rule) = rules.get(edge.rule) else {
+                continue;
+            };
             let cycle = self.cycle(edge, &edges, &rules);
-            let kind = if action == Action::Derive { "at the same time" } else { "in the same tick" };
+            let kind = if action == Action::Derive {
+                "at the same time"
+            } else {
+                "in the same tick"
+            };
             let name = &self.relation(edge.head).name;
-            let message = format!("{name} depends on its own absence or on an aggregate over itself {kind}");
+            let message =
+                format!("{name} depends on its own absence or on an aggregate over itself {kind}");
             let help = if action == Action::Derive {
                 "use a max<..> or min<..> column for the best value, or break the cycle with an event"
             } else {
                 "break the cycle with next"
             };
-            self.report(Diagnostic::error(code, &rule.span, message).hint(format!("the cycle:\n{cycle}{help}")));
+            self.report(
+                Diagnostic::error(code, &rule.span, message)
+                    .hint(format!("the cycle:\n{cycle}{help}")),
+            );
         }
         let mut endless = BTreeSet::new();
         for edge in edges.iter().filter(|e| same(e)) {
-            let Some(rule) = rules.get(edge.rule) else { continue };
+            let Some(rule) = rules.get(edge.rule) else {
+                continue;
+            };
             let own = components.get(&edge.head);
             let recursive = |rel: RelId| components.get(&rel) == own;
             if self.relation(edge.body).has_lattice() && !edge.strict {
                 self.monotone(rule, &recursive);
             }
-            if endless.insert(edge.rule) && computes(rule, self.relation(edge.head).has_lattice(), &recursive) {
-                let message = format!("rule {} is recursive and its head computes new values: it may not end", rule.name);
+            if endless.insert(edge.rule)
+                && computes(rule, self.relation(edge.head).has_lattice(), &recursive)
+            {
+                let message = format!(
+                    "rule {} is recursive and its head computes new values: it may not end",
+                    rule.name
+                );
                 let hint = "bound the value by a test, or make its column max<..> or min<..>";
                 self.report(Diagnostic::warning(code::ENDLESS, &rule.span, message).hint(hint));
             }
@@ -75,8 +100,18 @@ impl Checker<'_> {
         };
         for term in body {
             match term {
-                Term::Atom(atom) if counts(atom.rel) => out.push(Edge { rule: at, head, body: atom.rel, strict }),
-                Term::Not(atom) if counts(atom.rel) => out.push(Edge { rule: at, head, body: atom.rel, strict: true }),
+                Term::Atom(atom) if counts(atom.rel) => out.push(Edge {
+                    rule: at,
+                    head,
+                    body: atom.rel,
+                    strict,
+                }),
+                Term::Not(atom) if counts(atom.rel) => out.push(Edge {
+                    rule: at,
+                    head,
+                    body: atom.rel,
+                    strict: true,
+                }),
                 Term::Agg { body, .. } => self.edges(at, rule, body, true, out),
                 _ => {}
             }
@@ -108,7 +143,11 @@ impl Checker<'_> {
         let line = |edge: &&Edge| {
             let rule = rules.get(edge.rule).map_or("", |r| r.name.as_str());
             let word = if edge.strict { "needs all of" } else { "needs" };
-            format!("  {} {word} {} (rule {rule})\n", self.relation(edge.head).name, self.relation(edge.body).name)
+            format!(
+                "  {} {word} {} (rule {rule})\n",
+                self.relation(edge.head).name,
+                self.relation(edge.body).name
+            )
         };
         path.iter().map(line).collect()
     }
@@ -163,7 +202,10 @@ impl Checker<'_> {
             };
         }
         if clash {
-            let message = format!("rule {} recurs through a lattice column and is not monotone in it", rule.name);
+            let message = format!(
+                "rule {} recurs through a lattice column and is not monotone in it",
+                rule.name
+            );
             let hint = "such a value may be compared so that a better one passes too, added to, and given to a column of the same kind";
             self.report(Diagnostic::error(code::NOT_MONOTONE, &rule.span, message).hint(hint));
         }
@@ -179,8 +221,20 @@ impl Checker<'_> {
         match term {
             Term::Test(Expr::Binary(op, x, y)) if touches(x) != touches(y) => {
                 let (e, up) = match op {
-                    BinaryOp::Lt | BinaryOp::Le => if touches(x) { (x, Lattice::Min) } else { (y, Lattice::Max) },
-                    BinaryOp::Gt | BinaryOp::Ge => if touches(x) { (x, Lattice::Max) } else { (y, Lattice::Min) },
+                    BinaryOp::Lt | BinaryOp::Le => {
+                        if touches(x) {
+                            (x, Lattice::Min)
+                        } else {
+                            (y, Lattice::Max)
+                        }
+                    }
+                    BinaryOp::Gt | BinaryOp::Ge => {
+                        if touches(x) {
+                            (x, Lattice::Max)
+                        } else {
+                            (y, Lattice::Min)
+                        }
+                    }
                     _ => return true,
                 };
                 !matches!(growth(e, grows, &self.program.functions), Some(Growth::Up(lattice)) if lattice == up)
@@ -194,7 +248,8 @@ impl Checker<'_> {
             Term::Unnest { item, list, .. } => {
                 // Each element of a growing set stays in it.
                 grows.contains_key(item)
-                    || touches(list) && !matches!(list, Expr::Var(v) if grows.get(v) == Some(&Lattice::Set))
+                    || touches(list)
+                        && !matches!(list, Expr::Var(v) if grows.get(v) == Some(&Lattice::Set))
             }
             term => {
                 let mut used = BTreeSet::new();
@@ -221,11 +276,13 @@ fn growth(e: &Expr, grows: &BTreeMap<VarId, Lattice>, functions: &[Function]) ->
     if !used.iter().any(|v| grows.contains_key(v)) {
         return Some(Growth::Fixed);
     }
-    let both = |x: &Expr, y: &Expr| match (growth(x, grows, functions), growth(y, grows, functions)) {
-        (Some(Growth::Up(a)), Some(Growth::Up(b))) if a == b => Growth::Up(a),
-        (Some(Growth::Up(a)), Some(Growth::Fixed)) | (Some(Growth::Fixed), Some(Growth::Up(a))) => Growth::Up(a),
-        _ => Growth::Unknown,
-    };
+    let both =
+        |x: &Expr, y: &Expr| match (growth(x, grows, functions), growth(y, grows, functions)) {
+            (Some(Growth::Up(a)), Some(Growth::Up(b))) if a == b => Growth::Up(a),
+            (Some(Growth::Up(a)), Some(Growth::Fixed))
+            | (Some(Growth::Fixed), Some(Growth::Up(a))) => Growth::Up(a),
+            _ => Growth::Unknown,
+        };
     let ordered = |g: Growth| match g {
         Growth::Up(l @ (Lattice::Max | Lattice::Min)) => Growth::Up(l),
         _ => Growth::Unknown,
@@ -233,16 +290,20 @@ fn growth(e: &Expr, grows: &BTreeMap<VarId, Lattice>, functions: &[Function]) ->
     Some(match e {
         Expr::Var(v) => grows.get(v).map_or(Growth::Fixed, |l| Growth::Up(*l)),
         Expr::Binary(BinaryOp::Add, x, y) => ordered(both(x, y)),
-        Expr::Binary(BinaryOp::Sub, x, y) => match (growth(x, grows, functions), growth(y, grows, functions)) {
-            (Some(g @ Growth::Up(_)), Some(Growth::Fixed)) => ordered(g),
-            _ => Growth::Unknown,
-        },
+        Expr::Binary(BinaryOp::Sub, x, y) => {
+            match (growth(x, grows, functions), growth(y, grows, functions)) {
+                (Some(g @ Growth::Up(_)), Some(Growth::Fixed)) => ordered(g),
+                _ => Growth::Unknown,
+            }
+        }
         Expr::Binary(BinaryOp::And | BinaryOp::Or, x, y) => match both(x, y) {
             Growth::Up(l @ (Lattice::Or | Lattice::And)) => Growth::Up(l),
             _ => Growth::Unknown,
         },
         Expr::Call(id, args) => {
-            let monotone = functions.get(id.0 as usize).is_some_and(|f| f.name == "min" || f.name == "max");
+            let monotone = functions
+                .get(id.0 as usize)
+                .is_some_and(|f| f.name == "min" || f.name == "max");
             match args.as_slice() {
                 [x, y] if monotone => ordered(both(x, y)),
                 _ => Growth::Unknown,
@@ -262,7 +323,11 @@ fn computes(rule: &Rule, lattice: bool, recursive: &dyn Fn(RelId) -> bool) -> bo
         if let Term::Atom(atom) = term
             && recursive(atom.rel)
         {
-            tainted.extend(atom.args.iter().filter_map(|a| if let Arg::Var(v) = a { Some(*v) } else { None }));
+            tainted.extend(
+                atom.args
+                    .iter()
+                    .filter_map(|a| if let Arg::Var(v) = a { Some(*v) } else { None }),
+            );
         }
     }
     let mut computed: BTreeSet<VarId> = BTreeSet::new();
@@ -272,7 +337,9 @@ fn computes(rule: &Rule, lattice: bool, recursive: &dyn Fn(RelId) -> bool) -> bo
             let mut used = BTreeSet::new();
             expr_vars(e, &mut used);
             let copy = matches!(e, Expr::Var(_));
-            let from_recursion = used.iter().any(|u| tainted.contains(u) && !copy || computed.contains(u));
+            let from_recursion = used
+                .iter()
+                .any(|u| tainted.contains(u) && !copy || computed.contains(u));
             if from_recursion && !tainted.contains(v) {
                 computed.insert(*v);
             }
@@ -282,7 +349,8 @@ fn computes(rule: &Rule, lattice: bool, recursive: &dyn Fn(RelId) -> bool) -> bo
         Term::Test(e) => {
             let mut used = BTreeSet::new();
             expr_vars(e, &mut used);
-            used.iter().any(|v| tainted.contains(v) || computed.contains(v))
+            used.iter()
+                .any(|v| tainted.contains(v) || computed.contains(v))
         }
         _ => false,
     };
@@ -295,7 +363,8 @@ fn computes(rule: &Rule, lattice: bool, recursive: &dyn Fn(RelId) -> bool) -> bo
         HeadArg::Expr(e) => {
             let mut used = BTreeSet::new();
             expr_vars(e, &mut used);
-            used.iter().any(|v| tainted.contains(v) || computed.contains(v))
+            used.iter()
+                .any(|v| tainted.contains(v) || computed.contains(v))
         }
         _ => false,
     })
@@ -325,7 +394,9 @@ fn components(edges: &[Edge]) -> BTreeMap<RelId, RelId> {
     let cyclic = reach.keys().filter(|r| reaches(r, r));
     cyclic
         .map(|r| {
-            let least = reach.keys().find(|other| reaches(r, other) && reaches(other, r));
+            let least = reach
+                .keys()
+                .find(|other| reaches(r, other) && reaches(other, r));
             (*r, least.copied().unwrap_or(*r))
         })
         .collect()

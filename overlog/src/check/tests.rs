@@ -15,21 +15,35 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 fn host() -> Vec<Function> {
-    vec![Function::new("double", &[Type::Int], Type::Int, |args| match args {
-        [Value::Int(i)] => i.checked_mul(2).map(Value::Int).ok_or_else(|| EvalError("overflow".to_owned())),
-        _ => Err(EvalError("no int".to_owned())),
-    })]
+    vec![Function::new(
+        "double",
+        &[Type::Int],
+        Type::Int,
+        |args| match args {
+            [Value::Int(i)] => i
+                .checked_mul(2)
+                .map(Value::Int)
+                .ok_or_else(|| EvalError("overflow".to_owned())),
+            _ => Err(EvalError("no int".to_owned())),
+        },
+    )]
 }
 
 fn build(text: &str) -> Result<(Program, String), Diagnostics> {
     let mut sources = Sources::new();
     sources.add("t.olg", text);
     // `schema.olg` is there for the programs that include something.
-    sources.add("schema.olg", "table from_schema(A: int, B: string) keys(A);\nwatch(from_schema);\n");
+    sources.add(
+        "schema.olg",
+        "table from_schema(A: int, B: string) keys(A);\nwatch(from_schema);\n",
+    );
     let jol = text.starts_with("// jol");
     let dialect = if jol { Dialect::Jol } else { Dialect::Overlog };
     let (program, warnings) = compile("t.olg", &sources, &host(), CompileOptions { dialect })?;
-    let said: Vec<String> = warnings.iter().map(|d| d.render(&program.sources)).collect();
+    let said: Vec<String> = warnings
+        .iter()
+        .map(|d| d.render(&program.sources))
+        .collect();
     Ok((program, said.join("\n")))
 }
 
@@ -53,23 +67,42 @@ const CASE: &str = "\n==== ";
 const RESULT: &str = "\n---- result\n";
 
 fn golden(file: &str, run: impl Fn(&str) -> String) -> Vec<Case> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/check/golden").join(file);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("src/check/golden")
+        .join(file);
     let all = format!("\n{}", std::fs::read_to_string(&path).unwrap());
     let mut cases = Vec::new();
     for part in all.split(CASE).skip(1) {
         let (name, rest) = part.split_once('\n').unwrap();
         let (text, expected) = rest.split_once(RESULT).unwrap_or((rest, ""));
         let text = text.trim_end().to_owned();
-        cases.push(Case { name: name.to_owned(), text, expected: expected.trim_end().to_owned() });
+        cases.push(Case {
+            name: name.to_owned(),
+            text,
+            expected: expected.trim_end().to_owned(),
+        });
     }
     if std::env::var_os("BOOMFS_GOLDEN").is_some() {
-        let write = |case: &Case| format!("==== {}\n{}{RESULT}{}\n", case.name, case.text, run(&case.text).trim_end());
+        let write = |case: &Case| {
+            format!(
+                "==== {}\n{}{RESULT}{}\n",
+                case.name,
+                case.text,
+                run(&case.text).trim_end()
+            )
+        };
         let text: Vec<String> = cases.iter().map(write).collect();
         std::fs::write(&path, text.join("\n")).unwrap();
         return cases;
     }
     for case in &cases {
-        assert_eq!(run(&case.text).trim_end(), case.expected, "{}: {}", file, case.name);
+        assert_eq!(
+            run(&case.text).trim_end(),
+            case.expected,
+            "{}: {}",
+            file,
+            case.name
+        );
     }
     cases
 }
@@ -85,14 +118,21 @@ fn golden_diagnostics() {
         }
         None => said(text),
     });
-    let covered: BTreeSet<&str> = cases.iter().filter_map(|c| c.name.split(' ').next()).collect();
+    let covered: BTreeSet<&str> = cases
+        .iter()
+        .filter_map(|c| c.name.split(' ').next())
+        .collect();
     for (code, _) in CODES {
         assert!(covered.contains(code), "no case for {code}");
     }
     for case in &cases {
         let code = case.name.split(' ').next().unwrap();
         let expected = if code == "ok" { "ok" } else { code };
-        assert!(case.expected.contains(expected), "{} does not show {expected}", case.name);
+        assert!(
+            case.expected.contains(expected),
+            "{} does not show {expected}",
+            case.name
+        );
     }
 }
 
@@ -112,13 +152,19 @@ fn golden_queries() {
                   event made(Ino: int); event gone(Ino: int); gone(I) :- inode#delete(I, _, _);\n\
                   table twice(A: int); twice(double(I)) :- made(I);\n";
     let (program, _) = build(schema).unwrap();
-    golden("queries.txt", |text| match compile_query(&program, text.trim()) {
-        Ok(query) => {
-            let mut whole = program.clone();
-            whole.functions = query.functions.clone();
-            format!("columns: {}\n{}", query.columns.join(" | "), show::rule(&whole, &query.rule))
+    golden("queries.txt", |text| {
+        match compile_query(&program, text.trim()) {
+            Ok(query) => {
+                let mut whole = program.clone();
+                whole.functions = query.functions.clone();
+                format!(
+                    "columns: {}\n{}",
+                    query.columns.join(" | "),
+                    show::rule(&whole, &query.rule)
+                )
+            }
+            Err(diagnostics) => diagnostics.render(),
         }
-        Err(diagnostics) => diagnostics.render(),
     });
 }
 
@@ -130,14 +176,28 @@ fn codes_are_unique_and_sorted() {
 #[test]
 fn includes_are_read_once_and_relative_to_the_includer() {
     let mut sources = Sources::new();
-    sources.add("rules/main.olg", "include \"a.olg\"; include \"../lib/b.olg\"; include \"a.olg\"; x(2);");
-    assert_eq!(sources.missing("rules/main.olg"), ["lib/b.olg", "rules/a.olg"]);
-    sources.add("rules/a.olg", "include \"main.olg\"; include \"../lib/b.olg\"; table x(A: int); watch(x);");
+    sources.add(
+        "rules/main.olg",
+        "include \"a.olg\"; include \"../lib/b.olg\"; include \"a.olg\"; x(2);",
+    );
+    assert_eq!(
+        sources.missing("rules/main.olg"),
+        ["lib/b.olg", "rules/a.olg"]
+    );
+    sources.add(
+        "rules/a.olg",
+        "include \"main.olg\"; include \"../lib/b.olg\"; table x(A: int); watch(x);",
+    );
     sources.add("lib/b.olg", "x(1);");
     assert_eq!(sources.missing("rules/main.olg"), Vec::<String>::new());
-    let (program, warnings) = compile("rules/main.olg", &sources, &[], CompileOptions::default()).unwrap();
+    let (program, warnings) =
+        compile("rules/main.olg", &sources, &[], CompileOptions::default()).unwrap();
     assert!(warnings.is_empty());
-    let rows: Vec<String> = program.facts.iter().map(|f| format!("{:?}", f.row)).collect();
+    let rows: Vec<String> = program
+        .facts
+        .iter()
+        .map(|f| format!("{:?}", f.row))
+        .collect();
     assert_eq!(rows, ["[1]", "[2]"]);
     let names: Vec<&str> = program.sources.iter().map(|s| s.name.as_str()).collect();
     assert_eq!(names, ["rules/main.olg", "rules/a.olg", "lib/b.olg"]);
@@ -146,14 +206,27 @@ fn includes_are_read_once_and_relative_to_the_includer() {
 #[test]
 fn a_missing_main_source_is_reported() {
     let error = compile("none.olg", &Sources::new(), &[], CompileOptions::default()).unwrap_err();
-    assert!(error.render().starts_with("error[OLG0015]: source none.olg is not registered"), "{error}");
+    assert!(
+        error
+            .render()
+            .starts_with("error[OLG0015]: source none.olg is not registered"),
+        "{error}"
+    );
 }
 
 #[test]
 fn all_errors_of_a_file_come_in_one_go() {
     let text = "table t(A: int;\nevent e(X: itn);\nt(X) :- e(X), ;\nt(A) :- f(A);\ne(B) :- e(A);\n";
-    let codes: Vec<&str> = build(text).unwrap_err().list.iter().map(|d| d.code).collect();
-    assert_eq!(codes, ["OLG0010", "OLG0103", "OLG0010", "OLG0201", "OLG0301"]);
+    let codes: Vec<&str> = build(text)
+        .unwrap_err()
+        .list
+        .iter()
+        .map(|d| d.code)
+        .collect();
+    assert_eq!(
+        codes,
+        ["OLG0010", "OLG0103", "OLG0010", "OLG0201", "OLG0301"]
+    );
 }
 
 #[test]
@@ -171,7 +244,11 @@ fn deep_nesting_is_an_error_and_no_overflow() {
     ];
     for text in deep {
         let error = build(&text).unwrap_err();
-        assert!(error.list.iter().any(|d| d.code == "OLG0011"), "{}", error.list.len());
+        assert!(
+            error.list.iter().any(|d| d.code == "OLG0011"),
+            "{}",
+            error.list.len()
+        );
     }
 }
 
@@ -219,23 +296,123 @@ fn the_documentation_lists_every_code_and_function() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/OVERLOG.md");
     let text = std::fs::read_to_string(path).unwrap();
     for (code, _) in CODES {
-        assert!(text.contains(code), "docs/OVERLOG.md does not explain {code}");
+        assert!(
+            text.contains(code),
+            "docs/OVERLOG.md does not explain {code}"
+        );
     }
     for function in crate::functions::builtins() {
-        assert!(text.contains(&format!("`{}(", function.name)), "docs/OVERLOG.md does not list {}", function.name);
+        assert!(
+            text.contains(&format!("`{}(", function.name)),
+            "docs/OVERLOG.md does not list {}",
+            function.name
+        );
     }
 }
 
 /// Words that make programs which get far before they fail.
 const SOUP: &[&str] = &[
-    "table", "view", "event", "timer", "watch", "invariant", "define", "include", "program", "import", "delete",
-    "update", "next", "public", "notin", "in", "keys", "volatile", "replicated", "by", "kept", "lazy", "eager", "t",
-    "v", "e", "f", "X", "Y", "N", "_", "count", "sum", "max", "argmax", "top", "int", "string", "addr", "list", "any",
-    "size", "split", "(", ")", "{", "}", "[", "]", ",", ";", ":", "::", ":-", ":=", "+=", "+", "-", "*", "/", "%",
-    "==", "=", "!=", "!", "<", "<=", ">", ">=", "&&", "||", "?", "@", "#", ".", "#insert", "#delete", "1", "0", "2.5",
-    "9223372036854775808", "500ms", "0xff", "\"a\"", "@\"h:1\"", "true", "null", "\n", "/*", "*/", "//", "\"", "\\",
-    "table t(A: int, B: int) keys(A);", "view v(A: int);", "event e(X: int);", "event f(@To: addr, X: int);",
-    "t(X, Y) :- e(X), Y := X + 1;", "v(X) :- t(X, _), notin v(X);", "N := count<X> { t(X, _) }", "X, Y in L",
+    "table",
+    "view",
+    "event",
+    "timer",
+    "watch",
+    "invariant",
+    "define",
+    "include",
+    "program",
+    "import",
+    "delete",
+    "update",
+    "next",
+    "public",
+    "notin",
+    "in",
+    "keys",
+    "volatile",
+    "replicated",
+    "by",
+    "kept",
+    "lazy",
+    "eager",
+    "t",
+    "v",
+    "e",
+    "f",
+    "X",
+    "Y",
+    "N",
+    "_",
+    "count",
+    "sum",
+    "max",
+    "argmax",
+    "top",
+    "int",
+    "string",
+    "addr",
+    "list",
+    "any",
+    "size",
+    "split",
+    "(",
+    ")",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ";",
+    ":",
+    "::",
+    ":-",
+    ":=",
+    "+=",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "==",
+    "=",
+    "!=",
+    "!",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "&&",
+    "||",
+    "?",
+    "@",
+    "#",
+    ".",
+    "#insert",
+    "#delete",
+    "1",
+    "0",
+    "2.5",
+    "9223372036854775808",
+    "500ms",
+    "0xff",
+    "\"a\"",
+    "@\"h:1\"",
+    "true",
+    "null",
+    "\n",
+    "/*",
+    "*/",
+    "//",
+    "\"",
+    "\\",
+    "table t(A: int, B: int) keys(A);",
+    "view v(A: int);",
+    "event e(X: int);",
+    "event f(@To: addr, X: int);",
+    "t(X, Y) :- e(X), Y := X + 1;",
+    "v(X) :- t(X, _), notin v(X);",
+    "N := count<X> { t(X, _) }",
+    "X, Y in L",
 ];
 
 proptest! {
@@ -272,20 +449,4 @@ fn a_warning_does_not_stop_a_program() {
     // An unread table is a warning and does not stop the program.
     let (_, warnings) = build("table t(A: int); t(1);").unwrap();
     assert!(warnings.starts_with("warning[OLG0903]"), "{warnings}");
-}
-
-#[test]
-#[ignore = "scratch"]
-fn scratch_file() {
-    let main = std::env::var("OLG_FILE").unwrap();
-    let mut s = Sources::new();
-    loop {
-        let missing = s.missing(&main);
-        if missing.is_empty() { break; }
-        for m in missing { let t = std::fs::read_to_string(format!("/{m}")).or_else(|_| std::fs::read_to_string(&m)).unwrap_or_default(); s.add(m, t); }
-    }
-    match compile(&main, &s, &[], CompileOptions::default()) {
-        Ok((p, w)) => { println!("OK {} rules", p.rules.len()); for d in w { println!("{}", d.render(&p.sources)); } }
-        Err(d) => println!("{}", d.render()),
-    }
 }

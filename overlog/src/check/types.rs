@@ -37,7 +37,13 @@ impl Builder<'_, '_> {
             match arg {
                 RArg::Var(var) => self.narrow(*var, column.ty, span),
                 RArg::Const(value) if !column.ty.admits(value) => {
-                    let message = format!("column {} of {} is {}, not {}", column.name, relation.name, column.ty.name(), named(value));
+                    let message = format!(
+                        "column {} of {} is {}, not {}",
+                        column.name,
+                        relation.name,
+                        column.ty.name(),
+                        named(value)
+                    );
                     self.c.error(code::TYPE_OF_ARGUMENT, span, message);
                 }
                 _ => {}
@@ -52,7 +58,11 @@ impl Builder<'_, '_> {
                     let ty = self.type_of(e, false);
                     self.narrow(*var, ty, &e.span);
                 }
-                RTerm::Unnest { pos: Some(pos), list, .. } => self.narrow(*pos, Type::Int, &list.span),
+                RTerm::Unnest {
+                    pos: Some(pos),
+                    list,
+                    ..
+                } => self.narrow(*pos, Type::Int, &list.span),
                 RTerm::Agg { var, agg, body } => {
                     self.types_of_values(body);
                     let ty = self.type_of_agg(agg, false);
@@ -90,14 +100,24 @@ impl Builder<'_, '_> {
 
     /// A variable also has this type.
     fn narrow(&mut self, var: VarId, ty: Type, span: &Span) {
-        let Some(v) = self.vars.get_mut(var.0 as usize) else { return };
+        let Some(v) = self.vars.get_mut(var.0 as usize) else {
+            return;
+        };
         match join(v.ty, ty) {
             Some(joined) => v.ty = joined,
             None if v.conflict => {}
             None => {
                 v.conflict = true;
-                let name = if v.name.starts_with('_') { "this value".to_owned() } else { v.name.clone() };
-                let message = format!("{name} is {} here, and {} elsewhere in the rule", ty.name(), v.ty.name());
+                let name = if v.name.starts_with('_') {
+                    "this value".to_owned()
+                } else {
+                    v.name.clone()
+                };
+                let message = format!(
+                    "{name} is {} here, and {} elsewhere in the rule",
+                    ty.name(),
+                    v.ty.name()
+                );
                 let diag = Diagnostic::error(code::TYPE_OF_VARIABLE, span, message);
                 self.c.report(match conversion(v.ty, ty) {
                     Some(hint) => diag.hint(hint),
@@ -107,7 +127,13 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn operands(&mut self, report: bool, span: &Span, message: impl FnOnce() -> String, hint: Option<&str>) -> Type {
+    fn operands(
+        &mut self,
+        report: bool,
+        span: &Span,
+        message: impl FnOnce() -> String,
+        hint: Option<&str>,
+    ) -> Type {
         if report {
             let mut diag = Diagnostic::error(code::TYPE_OF_OPERANDS, span, message());
             diag.hint = hint.map(str::to_owned);
@@ -125,10 +151,20 @@ impl Builder<'_, '_> {
             RKind::Unary(op, x) => {
                 let ty = self.type_of(x, report);
                 match (op, ty) {
-                    (_, Type::Any) => if *op == UnaryOp::Not { Type::Bool } else { Type::Any },
+                    (_, Type::Any) => {
+                        if *op == UnaryOp::Not {
+                            Type::Bool
+                        } else {
+                            Type::Any
+                        }
+                    }
                     (UnaryOp::Not, Type::Bool) | (UnaryOp::Neg, Type::Int | Type::Float) => ty,
-                    (UnaryOp::Not, _) => self.operands(report, &e.span, || format!("`!` of {}", ty.name()), None),
-                    (UnaryOp::Neg, _) => self.operands(report, &e.span, || format!("`-` of {}", ty.name()), None),
+                    (UnaryOp::Not, _) => {
+                        self.operands(report, &e.span, || format!("`!` of {}", ty.name()), None)
+                    }
+                    (UnaryOp::Neg, _) => {
+                        self.operands(report, &e.span, || format!("`-` of {}", ty.name()), None)
+                    }
                 }
             }
             RKind::Binary(op, x, y) => {
@@ -138,7 +174,12 @@ impl Builder<'_, '_> {
             RKind::Cond(c, x, y) => {
                 let condition = self.type_of(c, report);
                 if join(condition, Type::Bool).is_none() {
-                    self.operands(report, &c.span, || format!("a condition is bool, not {}", condition.name()), None);
+                    self.operands(
+                        report,
+                        &c.span,
+                        || format!("a condition is bool, not {}", condition.name()),
+                        None,
+                    );
                 }
                 let (a, b) = (self.type_of(x, report), self.type_of(y, report));
                 match join(a, b) {
@@ -146,7 +187,8 @@ impl Builder<'_, '_> {
                     Some(_) if a == Type::Any || b == Type::Any => Type::Any,
                     Some(ty) => ty,
                     None => {
-                        let message = || format!("the branches of `?` are {} and {}", a.name(), b.name());
+                        let message =
+                            || format!("the branches of `?` are {} and {}", a.name(), b.name());
                         self.operands(report, &e.span, message, None)
                     }
                 }
@@ -160,7 +202,13 @@ impl Builder<'_, '_> {
             RKind::Index(list, at) => {
                 let (list_ty, at_ty) = (self.type_of(list, report), self.type_of(at, report));
                 if join(list_ty, Type::List).is_none() || join(at_ty, Type::Int).is_none() {
-                    let message = || format!("`[]` takes a list and an int, not {} and {}", list_ty.name(), at_ty.name());
+                    let message = || {
+                        format!(
+                            "`[]` takes a list and an int, not {} and {}",
+                            list_ty.name(),
+                            at_ty.name()
+                        )
+                    };
                     self.operands(report, &e.span, message, None);
                 }
                 Type::Any
@@ -169,19 +217,43 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn type_of_binary(&mut self, op: BinaryOp, a: Type, b: Type, span: &Span, report: bool) -> Type {
+    fn type_of_binary(
+        &mut self,
+        op: BinaryOp,
+        a: Type,
+        b: Type,
+        span: &Span,
+        report: bool,
+    ) -> Type {
         let joined = join(a, b);
         let fits = match op {
-            BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => joined.is_some(),
+            BinaryOp::Eq
+            | BinaryOp::Ne
+            | BinaryOp::Lt
+            | BinaryOp::Le
+            | BinaryOp::Gt
+            | BinaryOp::Ge => joined.is_some(),
             BinaryOp::And | BinaryOp::Or => matches!(joined, Some(Type::Bool | Type::Any)),
             BinaryOp::Add => {
-                matches!(joined, Some(Type::Any | Type::Int | Type::Float | Type::Str | Type::Bytes | Type::List))
+                matches!(
+                    joined,
+                    Some(
+                        Type::Any | Type::Int | Type::Float | Type::Str | Type::Bytes | Type::List
+                    )
+                )
             }
             _ => matches!(joined, Some(Type::Any | Type::Int | Type::Float)),
         };
         if !fits {
             let hint = conversion(a, b);
-            let message = || format!("`{}` of {} and {}", crate::expr::symbol(op), a.name(), b.name());
+            let message = || {
+                format!(
+                    "`{}` of {} and {}",
+                    crate::expr::symbol(op),
+                    a.name(),
+                    b.name()
+                )
+            };
             self.operands(report, span, message, hint);
         }
         match op {
@@ -195,10 +267,19 @@ impl Builder<'_, '_> {
 
     fn type_of_call(&mut self, id: ir::FnId, args: &[RExpr], e: &RExpr, report: bool) -> Type {
         let types: Vec<Type> = args.iter().map(|x| self.type_of(x, report)).collect();
-        let Some(function) = self.c.program.functions.get(id.0 as usize).cloned() else { return Type::Any };
+        let Some(function) = self.c.program.functions.get(id.0 as usize).cloned() else {
+            return Type::Any;
+        };
         for ((wanted, found), arg) in function.args.iter().zip(&types).zip(args) {
             if join(*wanted, *found).is_none() {
-                let message = || format!("{} takes {} here, not {}", function.name, wanted.name(), found.name());
+                let message = || {
+                    format!(
+                        "{} takes {} here, not {}",
+                        function.name,
+                        wanted.name(),
+                        found.name()
+                    )
+                };
                 self.operands(report, &arg.span, message, None);
             }
         }
@@ -229,14 +310,22 @@ impl Builder<'_, '_> {
         let number = matches!(first, Type::Any | Type::Int | Type::Float);
         match agg.op {
             AggOp::CountAll | AggOp::Count => Type::Int,
-            AggOp::Sum | AggOp::Avg if !number => {
-                self.operands(report, &agg.span, || format!("a sum or mean of {}", first.name()), None)
-            }
+            AggOp::Sum | AggOp::Avg if !number => self.operands(
+                report,
+                &agg.span,
+                || format!("a sum or mean of {}", first.name()),
+                None,
+            ),
             AggOp::Avg => Type::Float,
             AggOp::Sum | AggOp::Min | AggOp::Max | AggOp::Any => first,
             AggOp::ArgMin | AggOp::ArgMax => types.get(1).copied().unwrap_or(Type::Any),
             AggOp::Top | AggOp::Least if join(first, Type::Int).is_none() => {
-                let message = || format!("the first argument says how many: an int, not {}", first.name());
+                let message = || {
+                    format!(
+                        "the first argument says how many: an int, not {}",
+                        first.name()
+                    )
+                };
                 self.operands(report, &agg.span, message, None);
                 Type::List
             }
@@ -264,8 +353,18 @@ impl RExpr {
 }
 
 pub(super) fn of(value: &Value) -> Type {
-    let all = [Type::Bool, Type::Int, Type::Float, Type::Str, Type::Bytes, Type::Addr, Type::List];
-    all.into_iter().find(|t| t.admits(value)).unwrap_or(Type::Any)
+    let all = [
+        Type::Bool,
+        Type::Int,
+        Type::Float,
+        Type::Str,
+        Type::Bytes,
+        Type::Addr,
+        Type::List,
+    ];
+    all.into_iter()
+        .find(|t| t.admits(value))
+        .unwrap_or(Type::Any)
 }
 
 /// A value with its type, for messages.
@@ -276,9 +375,15 @@ pub(super) fn named(value: &Value) -> String {
 /// How to turn one type into the other.
 pub(super) fn conversion(a: Type, b: Type) -> Option<&'static str> {
     match (a, b) {
-        (Type::Int, Type::Float) | (Type::Float, Type::Int) => Some("ints and floats do not mix: write 1.0, or use float(..) or int(..)"),
-        (Type::Str, Type::Addr) | (Type::Addr, Type::Str) => Some("an address is written @\"host:port\" or made with addr(..)"),
-        (Type::Str, other) | (other, Type::Str) if other != Type::Str => Some("str(..) makes a string of any value"),
+        (Type::Int, Type::Float) | (Type::Float, Type::Int) => {
+            Some("ints and floats do not mix: write 1.0, or use float(..) or int(..)")
+        }
+        (Type::Str, Type::Addr) | (Type::Addr, Type::Str) => {
+            Some("an address is written @\"host:port\" or made with addr(..)")
+        }
+        (Type::Str, other) | (other, Type::Str) if other != Type::Str => {
+            Some("str(..) makes a string of any value")
+        }
         _ => None,
     }
 }

@@ -29,7 +29,11 @@ impl Checker<'_> {
             let id = u32::try_from(at).map(RelId);
             if relation.is_table() && id.is_ok_and(|id| !read.contains(&id)) {
                 let message = format!("no rule reads the table {}", relation.name);
-                unread.push(Diagnostic::warning(code::NEVER_READ, &relation.span, message));
+                unread.push(Diagnostic::warning(
+                    code::NEVER_READ,
+                    &relation.span,
+                    message,
+                ));
             }
         }
         self.diags.extend(unread);
@@ -39,8 +43,16 @@ impl Checker<'_> {
     /// receiver still counts on it.
     fn warn_promise(&mut self, rule: &Rule, rules: &[Rule]) {
         let events = |r: &Rule| -> BTreeSet<RelId> {
-            let positive = r.body.iter().filter_map(|t| if let Term::Atom(a) = t { Some(a.rel) } else { None });
-            positive.filter(|rel| self.relation(*rel).is_event()).collect()
+            let positive = r.body.iter().filter_map(|t| {
+                if let Term::Atom(a) = t {
+                    Some(a.rel)
+                } else {
+                    None
+                }
+            });
+            positive
+                .filter(|rel| self.relation(*rel).is_event())
+                .collect()
         };
         let own = events(rule);
         let mut said = BTreeSet::new();
@@ -53,16 +65,23 @@ impl Checker<'_> {
             let Term::Atom(atom) = term else { continue };
             let table = self.relation(atom.rel);
             let volatile = table.kind == RelKind::Table(TableClass::Volatile);
-            let told = atom.args.iter().any(|a| matches!(a, Arg::Var(v) if said.contains(v)));
+            let told = atom
+                .args
+                .iter()
+                .any(|a| matches!(a, Arg::Var(v) if said.contains(v)));
             let changed = |r: &Rule| {
                 r.head.rel == atom.rel
                     && matches!(r.head.action, Action::Insert | Action::Update)
                     && !events(r).is_disjoint(&own)
             };
             if volatile && told && rules.iter().any(changed) {
-                let message = format!("rule {} promises in a message what the volatile table {} holds", rule.name, table.name);
+                let message = format!(
+                    "rule {} promises in a message what the volatile table {} holds",
+                    rule.name, table.name
+                );
                 let hint = "after a restart the table is empty, and the promise forgotten: make it a durable table";
-                let diag = Diagnostic::warning(code::VOLATILE_PROMISE, &rule.span, message).hint(hint);
+                let diag =
+                    Diagnostic::warning(code::VOLATILE_PROMISE, &rule.span, message).hint(hint);
                 return self.report(diag);
             }
         }

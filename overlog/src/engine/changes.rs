@@ -102,6 +102,8 @@ fn insert(rel: RelId, relation: &Relation, kept: Option<Row>, inserts: BTreeSet<
     if relation.has_lattice() {
         let mut rows = kept.into_iter().chain(inserts);
         let first = rows.next()?;
+        // With itself: a set is sorted and without repeats.
+        let first = merge(relation, &first, &first);
         return Some(rows.fold(first, |a, b| merge(relation, &a, &b)));
     }
     let Some(winner) = inserts.last().cloned() else { return kept };

@@ -173,7 +173,12 @@ pub fn eval<'a>(e: &'a Expr, slots: &'a impl Slots, functions: &[Function]) -> R
                 .ok_or_else(|| EvalError("no such function".to_string()))?;
             let mut values = Vec::with_capacity(args.len());
             for a in args {
-                values.push(eval(a, slots, functions)?.value()?);
+                // A constant is a value already.
+                let value = match a {
+                    Expr::Const(v) => v.clone(),
+                    _ => eval(a, slots, functions)?.value()?,
+                };
+                values.push(value);
             }
             Ok(own(&(function.body)(&values)?))
         }

@@ -354,11 +354,8 @@ impl Machine {
     }
 
     fn exists<W: World>(&mut self, world: &W, frame: &mut Frame, source: &Source, cols: &[Col]) -> Result<bool, Stop> {
-        while step_frame(world, frame, source_all(source, frame.loose), cols, &mut self.slots)? {
-            // `step_frame` only stops at rows that match.
-            return Ok(true);
-        }
-        Ok(false)
+        // It only stops at rows that match.
+        step_frame(world, frame, source_all(source, frame.loose), cols, &mut self.slots)
     }
 
     /// Moves the top frame to its next row, or removes it.

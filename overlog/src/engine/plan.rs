@@ -140,6 +140,8 @@ pub struct Driven {
     pub cols: Vec<Col>,
     /// The rest.
     pub body: Body,
+    /// Of a `delete`: finds the stored rows, with the head's values in the slots behind the variables'.
+    pub target: Option<Body>,
 }
 
 /// A planned event rule.
@@ -177,9 +179,8 @@ impl Planner<'_> {
             let cols = columns(&atom.args, &mut bound);
             let rest: Vec<&Term> =
                 rule.body.iter().enumerate().filter(|(i, _)| i != at).map(|(_, t)| t).collect();
-            let mut body = self.body(rule, &rest, &mut bound)?;
-            self.delete_target(rule, &mut body, &mut bound);
-            drivers.push(Driven { rel: atom.rel, cols, body });
+            let body = self.body(rule, &rest, &mut bound)?;
+            drivers.push(Driven { rel: atom.rel, cols, body, target: self.delete_target(rule) });
         }
         Ok(EventRule {
             rule: id,
@@ -197,23 +198,21 @@ impl Planner<'_> {
     }
 
     /// A `delete` looks for the stored rows that match its head.
-    fn delete_target(&mut self, rule: &Rule, body: &mut Body, bound: &mut BTreeSet<VarId>) {
+    fn delete_target(&mut self, rule: &Rule) -> Option<Body> {
         if rule.head.action != Action::Delete {
-            return;
+            return None;
         }
         let mut args = Vec::new();
+        let mut bound = BTreeSet::new();
         for (i, arg) in rule.head.args.iter().enumerate() {
-            let slot = rule.vars.len() + i;
-            let var = VarId(u32::try_from(slot).unwrap_or(u32::MAX));
+            let var = VarId(u32::try_from(rule.vars.len() + i).unwrap_or(u32::MAX));
             args.push(Arg::Var(var));
-            if let HeadArg::Expr(e) = arg {
-                body.steps.push(Step::Assign { slot, expr: e.clone(), check: false });
+            if matches!(arg, HeadArg::Expr(_)) {
                 bound.insert(var);
             }
         }
         let atom = Atom { rel: rule.head.rel, args, span: rule.span.clone() };
-        let step = self.each(&atom, bound, &[]);
-        body.steps.push(step);
+        Some(Body { steps: vec![self.each(&atom, &mut bound, &[])] })
     }
 
     fn body(&mut self, rule: &Rule, terms: &[&Term], bound: &mut BTreeSet<VarId>) -> Result<Body, RunError> {

@@ -525,9 +525,12 @@ pub fn merge_rows<'a>(rows: impl Iterator<Item = &'a [u8]>, merges: &[Option<Mer
     let mut best: Vec<Vec<u8>> = Vec::new();
     for row in rows {
         for (i, value) in columns_of(row).into_iter().enumerate() {
-            match best.as_mut_slice().get_mut(i) {
-                None => best.push(value.to_vec()),
-                Some(b) => merge_value(b, value, merges.get(i).copied().flatten().unwrap_or(Merge::Max)),
+            if best.len() <= i {
+                best.push(value.to_vec());
+            }
+            // Also with itself: a set is sorted and without repeats.
+            if let (Some(b), Some(merge)) = (best.as_mut_slice().get_mut(i), merges.get(i).copied().flatten()) {
+                merge_value(b, value, merge);
             }
         }
     }

@@ -34,7 +34,9 @@ fn texts() -> Vec<Function> {
             _ => wrong("ends_with"),
         }),
         Function::new("substr", &[Str, Int, Int], Str, |a| match a {
-            [Value::Str(s), Value::Int(from), Value::Int(len)] => Ok(Value::str(window(s, *from, *len))),
+            [Value::Str(s), Value::Int(from), Value::Int(len)] => {
+                Ok(Value::str(window(s, *from, *len)))
+            }
             _ => wrong("substr"),
         }),
         Function::new("lower", &[Str], Str, |a| match a {
@@ -53,7 +55,10 @@ fn texts() -> Vec<Function> {
         Function::new("size", &[Any], Int, |a| match a {
             [Value::List(l)] => length(l.len()),
             [Value::Str(b) | Value::Bytes(b)] => length(b.len()),
-            [x] => Err(EvalError(format!("size of {}, which is no list, string or bytes", shown(x)))),
+            [x] => Err(EvalError(format!(
+                "size of {}, which is no list, string or bytes",
+                shown(x)
+            ))),
             _ => wrong("size"),
         }),
     ]
@@ -70,15 +75,23 @@ fn lists() -> Vec<Function> {
             _ => wrong("last"),
         }),
         Function::new("tail", &[List], List, |a| match a {
-            [Value::List(l)] => l.split_first().map(|(_, rest)| Value::list(rest)).ok_or_else(|| empty("tail")),
+            [Value::List(l)] => l
+                .split_first()
+                .map(|(_, rest)| Value::list(rest))
+                .ok_or_else(|| empty("tail")),
             _ => wrong("tail"),
         }),
         Function::new("init", &[List], List, |a| match a {
-            [Value::List(l)] => l.split_last().map(|(_, rest)| Value::list(rest)).ok_or_else(|| empty("init")),
+            [Value::List(l)] => l
+                .split_last()
+                .map(|(_, rest)| Value::list(rest))
+                .ok_or_else(|| empty("init")),
             _ => wrong("init"),
         }),
         Function::new("slice", &[List, Int, Int], List, |a| match a {
-            [Value::List(l), Value::Int(from), Value::Int(len)] => Ok(Value::list(window(l, *from, *len))),
+            [Value::List(l), Value::Int(from), Value::Int(len)] => {
+                Ok(Value::list(window(l, *from, *len)))
+            }
             _ => wrong("slice"),
         }),
         Function::new("sort", &[List], List, |a| match a {
@@ -104,11 +117,17 @@ fn lists() -> Vec<Function> {
         }),
         Function::new("range", &[Int, Int], List, |a| match a {
             [Value::Int(from), Value::Int(to)] => {
-                let fits = to.checked_sub(*from).is_some_and(|n| usize::try_from(n.max(0)).is_ok_and(|n| n <= MAX_ITEMS));
+                let fits = to
+                    .checked_sub(*from)
+                    .is_some_and(|n| usize::try_from(n.max(0)).is_ok_and(|n| n <= MAX_ITEMS));
                 if fits {
-                    Ok(Value::list((*from..*to).map(Value::Int).collect::<Vec<_>>()))
+                    Ok(Value::list(
+                        (*from..*to).map(Value::Int).collect::<Vec<_>>(),
+                    ))
                 } else {
-                    Err(EvalError(format!("range({from}, {to}) has more than {MAX_ITEMS} items")))
+                    Err(EvalError(format!(
+                        "range({from}, {to}) has more than {MAX_ITEMS} items"
+                    )))
                 }
             }
             _ => wrong("range"),
@@ -119,13 +138,23 @@ fn lists() -> Vec<Function> {
 fn numbers() -> Vec<Function> {
     vec![
         Function::new("abs", &[Any], Any, |a| match a {
-            [Value::Int(i)] => i.checked_abs().map(Value::Int).ok_or_else(|| EvalError(format!("abs({i}) does not fit 64 bits"))),
+            [Value::Int(i)] => i
+                .checked_abs()
+                .map(Value::Int)
+                .ok_or_else(|| EvalError(format!("abs({i}) does not fit 64 bits"))),
             [Value::Float(x)] => Ok(Value::float(x.abs())),
-            [x] => Err(EvalError(format!("abs of {}, which is no number", shown(x)))),
+            [x] => Err(EvalError(format!(
+                "abs of {}, which is no number",
+                shown(x)
+            ))),
             _ => wrong("abs"),
         }),
-        Function::new("min", &[Any, Any], Any, |a| a.iter().min().cloned().ok_or_else(|| empty("min"))),
-        Function::new("max", &[Any, Any], Any, |a| a.iter().max().cloned().ok_or_else(|| empty("max"))),
+        Function::new("min", &[Any, Any], Any, |a| {
+            a.iter().min().cloned().ok_or_else(|| empty("min"))
+        }),
+        Function::new("max", &[Any, Any], Any, |a| {
+            a.iter().max().cloned().ok_or_else(|| empty("max"))
+        }),
         Function::new("band", &[Int, Int], Int, |a| bits("band", a, |x, y| x & y)),
         Function::new("bor", &[Int, Int], Int, |a| bits("bor", a, |x, y| x | y)),
         Function::new("bxor", &[Int, Int], Int, |a| bits("bxor", a, |x, y| x ^ y)),
@@ -133,8 +162,12 @@ fn numbers() -> Vec<Function> {
             [Value::Int(x)] => Ok(Value::Int(!x)),
             _ => wrong("bnot"),
         }),
-        Function::new("shl", &[Int, Int], Int, |a| shift("shl", a, i64::checked_shl)),
-        Function::new("shr", &[Int, Int], Int, |a| shift("shr", a, i64::checked_shr)),
+        Function::new("shl", &[Int, Int], Int, |a| {
+            shift("shl", a, i64::checked_shl)
+        }),
+        Function::new("shr", &[Int, Int], Int, |a| {
+            shift("shr", a, i64::checked_shr)
+        }),
         Function::new("hash", &[Any], Int, |a| Ok(Value::Int(hash(a)))),
         Function::new("floor", &[Float], Int, |a| whole("floor", a, f64::floor)),
         Function::new("ceil", &[Float], Int, |a| whole("ceil", a, f64::ceil)),
@@ -157,7 +190,9 @@ fn conversions() -> Vec<Function> {
             [Value::Int(i)] => Ok(Value::Int(*i)),
             [Value::Bool(b)] => Ok(Value::Int(i64::from(*b))),
             [Value::Float(_)] => whole("int", a, f64::trunc),
-            [x @ Value::Str(s)] => parse(s).map(Value::Int).ok_or_else(|| no_conversion(x, "int")),
+            [x @ Value::Str(s)] => parse(s)
+                .map(Value::Int)
+                .ok_or_else(|| no_conversion(x, "int")),
             [x] => Err(no_conversion(x, "int")),
             _ => wrong("int"),
         }),
@@ -165,7 +200,9 @@ fn conversions() -> Vec<Function> {
             [Value::Float(x)] => Ok(Value::float(*x)),
             #[allow(clippy::cast_precision_loss)] // rounded to the nearest, as documented
             [Value::Int(i)] => Ok(Value::float(*i as f64)),
-            [x @ Value::Str(s)] => parse(s).map(Value::float).ok_or_else(|| no_conversion(x, "float")),
+            [x @ Value::Str(s)] => parse(s)
+                .map(Value::float)
+                .ok_or_else(|| no_conversion(x, "float")),
             [x] => Err(no_conversion(x, "float")),
             _ => wrong("float"),
         }),
@@ -203,17 +240,29 @@ fn parse<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
 }
 
 fn length(n: usize) -> Outcome {
-    i64::try_from(n).map(Value::Int).map_err(|_| EvalError("size does not fit 64 bits".to_owned()))
+    i64::try_from(n)
+        .map(Value::Int)
+        .map_err(|_| EvalError("size does not fit 64 bits".to_owned()))
 }
 
 fn bounded(bytes: usize) -> Result<(), EvalError> {
-    if bytes > MAX_BYTES { Err(EvalError(format!("a string of more than {MAX_BYTES} bytes"))) } else { Ok(()) }
+    if bytes > MAX_BYTES {
+        Err(EvalError(format!(
+            "a string of more than {MAX_BYTES} bytes"
+        )))
+    } else {
+        Ok(())
+    }
 }
 
 /// The part from a position on, cut to what is there.
 fn window<T>(items: &[T], from: i64, len: i64) -> &[T] {
-    let start = usize::try_from(from.max(0)).unwrap_or(usize::MAX).min(items.len());
-    let end = start.saturating_add(usize::try_from(len.max(0)).unwrap_or(usize::MAX)).min(items.len());
+    let start = usize::try_from(from.max(0))
+        .unwrap_or(usize::MAX)
+        .min(items.len());
+    let end = start
+        .saturating_add(usize::try_from(len.max(0)).unwrap_or(usize::MAX))
+        .min(items.len());
     items.get(start..end).unwrap_or_default()
 }
 
@@ -229,11 +278,15 @@ fn split(text: &[u8], separator: &[u8]) -> Outcome {
     let mut items = Vec::new();
     let mut rest = text;
     while !separator.is_empty() {
-        let Some(at) = find(rest, separator) else { break };
+        let Some(at) = find(rest, separator) else {
+            break;
+        };
         items.push(Value::str(rest.get(..at).unwrap_or_default()));
         rest = rest.get(at + separator.len()..).unwrap_or_default();
         if items.len() > MAX_ITEMS {
-            return Err(EvalError(format!("split makes more than {MAX_ITEMS} items")));
+            return Err(EvalError(format!(
+                "split makes more than {MAX_ITEMS} items"
+            )));
         }
     }
     items.push(Value::str(rest));
@@ -264,21 +317,30 @@ fn bits(name: &str, args: &[Value], op: fn(i64, i64) -> i64) -> Outcome {
 
 /// A shift by a distance outside 0..64 is an error; bits shifted out are lost, `shr` keeps the sign.
 fn shift(name: &str, args: &[Value], op: fn(i64, u32) -> Option<i64>) -> Outcome {
-    let [Value::Int(x), Value::Int(distance)] = args else { return wrong(name) };
+    let [Value::Int(x), Value::Int(distance)] = args else {
+        return wrong(name);
+    };
     let shifted = u32::try_from(*distance).ok().and_then(|d| op(*x, d));
-    shifted.map(Value::Int).ok_or_else(|| EvalError(format!("{name} by {distance} is outside 0..63")))
+    shifted
+        .map(Value::Int)
+        .ok_or_else(|| EvalError(format!("{name} by {distance} is outside 0..63")))
 }
 
 /// A float made whole, if it then fits 64 bits.
 fn whole(name: &str, args: &[Value], op: fn(f64) -> f64) -> Outcome {
-    let [Value::Float(x)] = args else { return wrong(name) };
+    let [Value::Float(x)] = args else {
+        return wrong(name);
+    };
     let rounded = op(*x);
     // 2^63 is a float, 2^63 - 1 is none.
     if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&rounded) {
         #[allow(clippy::cast_possible_truncation)] // within the range by the test above
         Ok(Value::Int(rounded as i64))
     } else {
-        Err(EvalError(format!("{name}({}) does not fit 64 bits", Value::float(*x))))
+        Err(EvalError(format!(
+            "{name}({}) does not fit 64 bits",
+            Value::float(*x)
+        )))
     }
 }
 
@@ -292,5 +354,8 @@ fn hash(args: &[Value]) -> i64 {
 }
 
 fn type_of(x: &Value) -> crate::ir::Type {
-    [Bool, Int, Float, Str, Bytes, Addr, List].into_iter().find(|t| t.admits(x)).unwrap_or(Any)
+    [Bool, Int, Float, Str, Bytes, Addr, List]
+        .into_iter()
+        .find(|t| t.admits(x))
+        .unwrap_or(Any)
 }

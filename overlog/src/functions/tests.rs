@@ -9,7 +9,9 @@ fn value(text: &str) -> String {
     sources.add("t", format!("table t(A: any); watch(t); t({text});"));
     match compile("t", &sources, &[], CompileOptions::default()) {
         Ok((program, _)) => program.facts[0].row[0].to_string(),
-        Err(diagnostics) => diagnostics.list[0].message.replace("this constant has no value: ", "! "),
+        Err(diagnostics) => diagnostics.list[0]
+            .message
+            .replace("this constant has no value: ", "! "),
     }
 }
 
@@ -36,7 +38,10 @@ fn operators() {
         ("\"a\" + \"b\"", "\"ab\""),
         ("0x01 + 0xff", "0x01ff"),
         ("[1] + [2, [3]]", "[1, 2, [3]]"),
-        ("1 < 2 && 2 <= 2 && 3 > 2 && 3 >= 3 && 1 == 1 && 1 != 2", "true"),
+        (
+            "1 < 2 && 2 <= 2 && 3 > 2 && 3 >= 3 && 1 == 1 && 1 != 2",
+            "true",
+        ),
         ("false && 1 / 0 == 1", "false"),
         ("true || 1 / 0 == 1", "true"),
         ("1 > 2 ? 1 / 0 : 5", "5"),
@@ -53,20 +58,38 @@ fn operators() {
 #[test]
 fn expressions_without_a_value() {
     table(&[
-        ("9223372036854775807 + 1", "! 9223372036854775807 + 1 does not fit 64 bits"),
-        ("-9223372036854775808 / -1", "! -9223372036854775808 / -1 does not fit 64 bits"),
-        ("-(-9223372036854775808)", "! -(-9223372036854775808) does not fit 64 bits"),
+        (
+            "9223372036854775807 + 1",
+            "! 9223372036854775807 + 1 does not fit 64 bits",
+        ),
+        (
+            "-9223372036854775808 / -1",
+            "! -9223372036854775808 / -1 does not fit 64 bits",
+        ),
+        (
+            "-(-9223372036854775808)",
+            "! -(-9223372036854775808) does not fit 64 bits",
+        ),
         ("1 % 0", "! division by zero: 1 % 0"),
         ("1.0 / 0.0", "! division by zero: 1.0 / 0.0"),
-        ("1 + 2.0", "! 1 + 2.0: both must be ints, floats, strings, bytes or lists"),
+        (
+            "1 + 2.0",
+            "! 1 + 2.0: both must be ints, floats, strings, bytes or lists",
+        ),
         ("1 - 2.0", "! 1 - 2.0: both must be ints or both floats"),
         ("[1][1]", "! index 1 is outside a list of 1"),
         ("[1][-1]", "! index -1 is outside a list of 1"),
         ("!1", "! ! of 1, which is no bool"),
         ("-true", "! - of true, which is no number"),
         ("1 && true", "! 1 is no bool"),
-        ("[1][\"a\"]", "! [1][\"a\"]: an index takes a list and an int"),
-        ("split(1, \"a\")", "! split: argument 1 is 1, which is no string"),
+        (
+            "[1][\"a\"]",
+            "! [1][\"a\"]: an index takes a list and an int",
+        ),
+        (
+            "split(1, \"a\")",
+            "! split: argument 1 is 1, which is no string",
+        ),
     ]);
 }
 
@@ -79,12 +102,24 @@ fn functions_of_text() {
         (r#"join(["a", "b", ""], "/")"#, r#""a/b/""#),
         (r#"join([], "/")"#, r#""""#),
         (r#"join([1], "/")"#, "! join: 1 is no string"),
-        (r#"starts_with("/a/b", "/a") && !starts_with("a", "ab")"#, "true"),
+        (
+            r#"starts_with("/a/b", "/a") && !starts_with("a", "ab")"#,
+            "true",
+        ),
         (r#"ends_with("a.rs", ".rs") && ends_with("a", "")"#, "true"),
-        (r#"contains("abc", "bc") && !contains("abc", "cb") && contains([1, 2], 2)"#, "true"),
-        ("contains(1, 2)", "! contains takes a list and a value, or two strings: wrong arguments"),
+        (
+            r#"contains("abc", "bc") && !contains("abc", "cb") && contains([1, 2], 2)"#,
+            "true",
+        ),
+        (
+            "contains(1, 2)",
+            "! contains takes a list and a value, or two strings: wrong arguments",
+        ),
         (r#"substr("abcdef", 2, 3)"#, r#""cde""#),
-        (r#"substr("abc", -5, 2) + substr("abc", 2, 99) + substr("abc", 9, 1)"#, r#""abc""#),
+        (
+            r#"substr("abc", -5, 2) + substr("abc", 2, 99) + substr("abc", 9, 1)"#,
+            r#""abc""#,
+        ),
         (r#"lower("AbC\u{c9}") + upper("x")"#, "\"abc\u{c9}X\""),
         (r#"size("\u{e9}") + size([1, 2]) + size(0x00)"#, "5"),
         ("size(5)", "! size of 5, which is no list, string or bytes"),
@@ -104,7 +139,10 @@ fn functions_of_lists() {
         ("unique([3, 1, 3])", "[1, 3]"),
         ("reverse([1, 2])", "[2, 1]"),
         ("range(2, 5) + range(5, 2)", "[2, 3, 4]"),
-        ("range(0, 9223372036854775807)", "! range(0, 9223372036854775807) has more than 1048576 items"),
+        (
+            "range(0, 9223372036854775807)",
+            "! range(0, 9223372036854775807) has more than 1048576 items",
+        ),
         (
             "range(-9223372036854775808, 9223372036854775807)",
             "! range(-9223372036854775808, 9223372036854775807) has more than 1048576 items",
@@ -115,10 +153,22 @@ fn functions_of_lists() {
 #[test]
 fn functions_of_numbers() {
     table(&[
-        ("[abs(-3), abs(-1.5), min(2, 1), max(\"a\", \"b\")]", "[3, 1.5, 1, \"b\"]"),
-        ("abs(-9223372036854775808)", "! abs(-9223372036854775808) does not fit 64 bits"),
-        ("[band(12, 10), bor(12, 10), bxor(12, 10), bnot(0)]", "[8, 14, 6, -1]"),
-        ("[shl(1, 4), shr(-16, 2), shl(1, 63)]", "[16, -4, -9223372036854775808]"),
+        (
+            "[abs(-3), abs(-1.5), min(2, 1), max(\"a\", \"b\")]",
+            "[3, 1.5, 1, \"b\"]",
+        ),
+        (
+            "abs(-9223372036854775808)",
+            "! abs(-9223372036854775808) does not fit 64 bits",
+        ),
+        (
+            "[band(12, 10), bor(12, 10), bxor(12, 10), bnot(0)]",
+            "[8, 14, 6, -1]",
+        ),
+        (
+            "[shl(1, 4), shr(-16, 2), shl(1, 63)]",
+            "[16, -4, -9223372036854775808]",
+        ),
         ("shl(1, 64)", "! shl by 64 is outside 0..63"),
         ("shr(1, -1)", "! shr by -1 is outside 0..63"),
         ("[floor(-1.5), ceil(-1.5), round(2.5)]", "[-2, -1, 3]"),
@@ -130,15 +180,24 @@ fn functions_of_numbers() {
 #[test]
 fn conversions() {
     table(&[
-        ("[str(1), str(\"a\"), str([1, \"a\"]), str(@\"h:1\")]", r#"["1", "a", "[1, \"a\"]", "h:1"]"#),
-        ("[int(\" 42 \"), int(true), int(-1.9), int(7)]", "[42, 1, -1, 7]"),
+        (
+            "[str(1), str(\"a\"), str([1, \"a\"]), str(@\"h:1\")]",
+            r#"["1", "a", "[1, \"a\"]", "h:1"]"#,
+        ),
+        (
+            "[int(\" 42 \"), int(true), int(-1.9), int(7)]",
+            "[42, 1, -1, 7]",
+        ),
         ("int(\"x\")", "! \"x\" is no int"),
         ("int([1])", "! [1] is no int"),
         ("[float(1), float(\"1.5\"), float(2.0)]", "[1.0, 1.5, 2.0]"),
         ("float(true)", "! true is no float"),
         ("[addr(\"h:1\"), bytes(\"ab\")]", "[@\"h:1\", 0x6162]"),
         ("addr(1)", "! 1 is no addr"),
-        ("[typeof(1), typeof([]), typeof(@\"h\")]", "[\"int\", \"list\", \"addr\"]"),
+        (
+            "[typeof(1), typeof([]), typeof(@\"h\")]",
+            "[\"int\", \"list\", \"addr\"]",
+        ),
     ]);
 }
 
@@ -158,5 +217,8 @@ fn a_hash_is_the_same_everywhere() {
 fn long_values_are_cut_in_messages() {
     let list = format!("[{}]", vec!["1"; 20].join(", "));
     assert_eq!(value(&format!("int({list})")), "! a list of 20 is no int");
-    assert_eq!(value(&format!("int(\"{}\")", "x".repeat(100))), "! a value of 100 bytes is no int");
+    assert_eq!(
+        value(&format!("int(\"{}\")", "x".repeat(100))),
+        "! a value of 100 bytes is no int"
+    );
 }

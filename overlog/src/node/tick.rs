@@ -8,7 +8,7 @@ use crate::engine::eval::eval;
 use crate::engine::events::RowBuf;
 use crate::engine::index::Scan;
 use crate::engine::machine::{Machine, Stop};
-use crate::engine::plan::{Driven, EventRule};
+use crate::engine::plan::{Body, Driven, EventRule};
 use crate::engine::state::{Delta, State};
 use crate::engine::tables::columns_of;
 use crate::ir::{Action, HeadArg, Program, RelId, Rule, Type};
@@ -221,6 +221,7 @@ impl Node {
                     }
                 }
             }
+            Action::Next if found.rows.is_empty() => {}
             Action::Next => {
                 let next = done.next.entry(rel).or_default();
                 next.extend(found.rows.iter().map(|r| Row::from_bytes(r.to_vec())));
@@ -334,7 +335,11 @@ fn drive(
             continue;
         }
         let outcome = machine.run(state, &driven.body, &mut |m| {
-            if let Err(message) = head(program, plan, rule, m, found) {
+            let outcome = match &driven.target {
+                Some(target) => delete(state, program, rule, m, target, found)?,
+                None => head(program, plan, rule, m, found),
+            };
+            if let Err(message) = outcome {
                 found.rows.abandon();
                 found.errors.insert(message);
             } else {
@@ -348,19 +353,45 @@ fn drive(
     Ok(())
 }
 
+/// Finds the stored rows that a `delete` head means.
+fn delete(
+    state: &State,
+    program: &Program,
+    rule: &Rule,
+    m: &mut Machine,
+    target: &Body,
+    found: &mut Found,
+) -> Result<Result<(), String>, Stop> {
+    let first = rule.vars.len();
+    for (column, arg) in rule.head.args.iter().enumerate() {
+        let HeadArg::Expr(e) = arg else { continue };
+        let mut value = Vec::new();
+        match eval(e, m.slots(), &program.functions) {
+            Ok(v) => v.write(&mut value),
+            Err(error) => return Ok(Err(error.0)),
+        }
+        if let Err(message) = check_type(program, rule, column, &value) {
+            return Ok(Err(message));
+        }
+        m.set(first + column, &value);
+    }
+    m.run(state, target, &mut |m| {
+        let row = found.rows.writer();
+        for slot in first..first + rule.head.args.len() {
+            row.extend_from_slice(m.slots().get(slot).map_or(&[], Vec::as_slice));
+        }
+        found.rows.seal();
+        Ok(true)
+    })?;
+    Ok(Ok(()))
+}
+
 /// Adds one binding to the rows of the head.
 fn head(program: &Program, plan: &EventRule, rule: &Rule, m: &Machine, found: &mut Found) -> Result<(), String> {
     if plan.grouped {
         return group(program, rule, m, found);
     }
     match rule.head.action {
-        Action::Delete => {
-            let row = found.rows.writer();
-            for slot in rule.vars.len()..rule.vars.len() + rule.head.args.len() {
-                row.extend_from_slice(m.slots().get(slot).map_or(&[], Vec::as_slice));
-            }
-            found.rows.seal();
-        }
         Action::Update => {
             let (key, sets) = update(program, plan, rule, m)?;
             found.sets.push((key, sets));

@@ -15,7 +15,9 @@ impl Parser {
             return Ok(None);
         }
         let start = self.here();
-        let Tok::Ident(word) = self.peek().clone() else { return self.expected("a statement") };
+        let Tok::Ident(word) = self.peek().clone() else {
+            return self.expected("a statement");
+        };
         let parens = *self.peek_at(1) == Tok::LParen;
         let named = self.is_ident(1);
         let item = match word.as_str() {
@@ -32,11 +34,16 @@ impl Parser {
             "timer" if parens => Some(Item::Relation(self.original_timer(start)?)),
             "watch" if parens => Some(self.watch()?),
             "invariant" if named => Some(self.invariant(start)?),
-            "table" | "view" | "event" | "timer" | "define" | "watch" | "invariant" | "program" | "include"
+            "table" | "view" | "event" | "timer" | "define" | "watch" | "invariant" | "program"
+            | "include"
                 if !matches!(self.peek_at(1), Tok::Colon | Tok::Path) =>
             {
                 self.advance();
-                return self.expected(if word == "include" { "a path in quotes" } else { "a name" });
+                return self.expected(if word == "include" {
+                    "a path in quotes"
+                } else {
+                    "a name"
+                });
             }
             _ => return self.rule_or_fact().map(Some),
         };
@@ -45,14 +52,23 @@ impl Parser {
     }
 
     pub(super) fn end(&mut self) -> Parse<()> {
-        if self.eat(&Tok::Semi) { Ok(()) } else { self.expected("`;`") }
+        if self.eat(&Tok::Semi) {
+            Ok(())
+        } else {
+            self.expected("`;`")
+        }
     }
 
     fn include(&mut self, start: usize) -> Parse<Item> {
         self.advance();
-        let Tok::Str(path) = self.peek().clone() else { return self.expected("a path in quotes") };
+        let Tok::Str(path) = self.peek().clone() else {
+            return self.expected("a path in quotes");
+        };
         self.advance();
-        Ok(Item::Include { path, span: self.span_from(start) })
+        Ok(Item::Include {
+            path,
+            span: self.span_from(start),
+        })
     }
 
     fn import(&mut self) -> Parse<Option<Item>> {
@@ -63,8 +79,12 @@ impl Parser {
         let span = self.span_from(start);
         self.eat(&Tok::Semi);
         self.report(
-            Diagnostic::error(code::FOREIGN_CODE, &span, "imports of Java code cannot run here")
-                .hint("remove it; use a built-in function or one that the host registers"),
+            Diagnostic::error(
+                code::FOREIGN_CODE,
+                &span,
+                "imports of Java code cannot run here",
+            )
+            .hint("remove it; use a built-in function or one that the host registers"),
         );
         Ok(None)
     }
@@ -97,7 +117,10 @@ impl Parser {
                     return self.expected("`by` and the name of an event");
                 }
                 decl.replicated_by = Some(self.relation_name()?);
-            } else if ["volatile", "kept", "lazy", "eager"].iter().any(|w| self.is_word(0, w)) {
+            } else if ["volatile", "kept", "lazy", "eager"]
+                .iter()
+                .any(|w| self.is_word(0, w))
+            {
                 let flag = self.ident("a modifier")?;
                 decl.flags.push(flag);
             } else {
@@ -120,7 +143,12 @@ impl Parser {
         }
         let location = self.eat(&Tok::At) || location;
         let (ty, lattice) = self.column_type()?;
-        Ok(ColumnDecl { name, ty, lattice, location })
+        Ok(ColumnDecl {
+            name,
+            ty,
+            lattice,
+            location,
+        })
     }
 
     fn column_type(&mut self) -> Parse<(Type, Option<Lattice>)> {
@@ -133,7 +161,11 @@ impl Parser {
             "set" => Lattice::Set,
             _ => return Ok((self.type_named(&name), None)),
         };
-        let mut ty = if lattice == Lattice::Set { Type::List } else { Type::Any };
+        let mut ty = if lattice == Lattice::Set {
+            Type::List
+        } else {
+            Type::Any
+        };
         if self.eat(&Tok::Lt) {
             let inner = self.element_type()?;
             if lattice != Lattice::Set {
@@ -167,7 +199,9 @@ impl Parser {
             other => {
                 let message = format!("unknown type {other}");
                 let diag = Diagnostic::error(code::UNKNOWN_TYPE, &name.span, message);
-                self.report(diag.hint("types are bool, int, float, string, bytes, addr, list and any"));
+                self.report(
+                    diag.hint("types are bool, int, float, string, bytes, addr, list and any"),
+                );
                 Type::Any
             }
         };
@@ -213,7 +247,11 @@ impl Parser {
         })?;
         self.expect(&Tok::RParen)?;
         Ok(Decl {
-            kind: if event { DeclKind::Event } else { DeclKind::Define },
+            kind: if event {
+                DeclKind::Event
+            } else {
+                DeclKind::Define
+            },
             name,
             columns,
             keys,
@@ -226,7 +264,10 @@ impl Parser {
 
     fn original_column(&mut self, position: usize) -> Parse<ColumnDecl> {
         let location = self.eat(&Tok::At);
-        let mut name = Ident { text: format!("c{position}"), span: self.token_span() };
+        let mut name = Ident {
+            text: format!("c{position}"),
+            span: self.token_span(),
+        };
         if self.is_ident(0) && *self.peek_at(1) == Tok::Colon {
             name = self.ident("a column")?;
             self.advance();
@@ -238,7 +279,12 @@ impl Parser {
             }
         }
         let (ty, lattice) = self.column_type()?;
-        Ok(ColumnDecl { name, ty, lattice, location })
+        Ok(ColumnDecl {
+            name,
+            ty,
+            lattice,
+            location,
+        })
     }
 
     /// `timer t(500ms)`.
@@ -293,16 +339,37 @@ impl Parser {
         self.fail(diag)
     }
 
-    fn timer_decl(&mut self, name: Ident, period: u64, at: &Span, original: bool, start: usize) -> Parse<Decl> {
+    fn timer_decl(
+        &mut self,
+        name: Ident,
+        period: u64,
+        at: &Span,
+        original: bool,
+        start: usize,
+    ) -> Parse<Decl> {
         let ns = match i64::try_from(period) {
             Ok(ns) if ns > 0 => ns,
-            _ => return self.fail(Diagnostic::error(code::BAD_TIMER, at, "a timer's period is at least 1 ns and fits 64 bits")),
+            _ => {
+                return self.fail(Diagnostic::error(
+                    code::BAD_TIMER,
+                    at,
+                    "a timer's period is at least 1 ns and fits 64 bits",
+                ));
+            }
         };
-        let now = Ident { text: "Now".to_owned(), span: name.span.clone() };
+        let now = Ident {
+            text: "Now".to_owned(),
+            span: name.span.clone(),
+        };
         Ok(Decl {
             kind: DeclKind::Timer(ns),
             name,
-            columns: vec![ColumnDecl { name: now, ty: Type::Int, lattice: None, location: false }],
+            columns: vec![ColumnDecl {
+                name: now,
+                ty: Type::Int,
+                lattice: None,
+                location: false,
+            }],
             keys: None,
             replicated_by: None,
             flags: Vec::new(),
@@ -318,11 +385,18 @@ impl Parser {
         let rel = if self.eat(&Tok::Hash) {
             let edge = self.ident("insert or delete")?;
             let text = format!("{}#{}", rel.text, edge.text);
-            Ident { text, span: self.span_of(rel.span.range.start..edge.span.range.end) }
+            Ident {
+                text,
+                span: self.span_of(rel.span.range.start..edge.span.range.end),
+            }
         } else {
             rel
         };
-        let flags = if self.eat(&Tok::Comma) { Some(self.ident("watch flags")?) } else { None };
+        let flags = if self.eat(&Tok::Comma) {
+            Some(self.ident("watch flags")?)
+        } else {
+            None
+        };
         self.expect(&Tok::RParen)?;
         Ok(Item::Watch { rel, flags })
     }
@@ -339,6 +413,11 @@ impl Parser {
         if body.is_empty() {
             return Err(Failed);
         }
-        Ok(Item::Invariant { name, args, body, span: self.span_from(start) })
+        Ok(Item::Invariant {
+            name,
+            args,
+            body,
+            span: self.span_from(start),
+        })
     }
 }

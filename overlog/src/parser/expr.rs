@@ -61,7 +61,9 @@ impl Parser {
 
     pub(super) fn unary(&mut self) -> Parse<Expr> {
         let start = self.here();
-        if let (Tok::Minus, Tok::Int(magnitude) | Tok::Duration(magnitude)) = (self.peek(), self.peek_at(1).clone()) {
+        if let (Tok::Minus, Tok::Int(magnitude) | Tok::Duration(magnitude)) =
+            (self.peek(), self.peek_at(1).clone())
+        {
             self.advance();
             self.advance();
             let value = 0_i64.checked_sub_unsigned(magnitude).unwrap_or(i64::MIN);
@@ -80,7 +82,11 @@ impl Parser {
         let inner = self.nested(Parser::unary)?;
         let depth = inner.depth + 1;
         let span = self.span_from(start);
-        self.bounded(Expr { kind: ExprKind::Unary(op, Box::new(inner)), span, depth })
+        self.bounded(Expr {
+            kind: ExprKind::Unary(op, Box::new(inner)),
+            span,
+            depth,
+        })
     }
 
     fn postfix(&mut self, mut expr: Expr, start: usize) -> Parse<Expr> {
@@ -101,7 +107,11 @@ impl Parser {
     }
 
     fn constant(&mut self, value: Value, start: usize) -> Expr {
-        Expr { kind: ExprKind::Const(value), span: self.span_from(start), depth: 1 }
+        Expr {
+            kind: ExprKind::Const(value),
+            span: self.span_from(start),
+            depth: 1,
+        }
     }
 
     pub(super) fn primary(&mut self) -> Parse<Expr> {
@@ -110,20 +120,32 @@ impl Parser {
         let value = match self.peek().clone() {
             Tok::Ident(name) => return self.name(&name),
             Tok::Int(magnitude) | Tok::Duration(magnitude) if magnitude >= MIN_MAGNITUDE => {
-                self.report(Diagnostic::error(code::BAD_NUMBER, &span, format!("`{magnitude}` does not fit 64 bits")));
+                self.report(Diagnostic::error(
+                    code::BAD_NUMBER,
+                    &span,
+                    format!("`{magnitude}` does not fit 64 bits"),
+                ));
                 Value::Int(0)
             }
-            Tok::Int(magnitude) | Tok::Duration(magnitude) => Value::Int(i64::try_from(magnitude).unwrap_or(i64::MAX)),
+            Tok::Int(magnitude) | Tok::Duration(magnitude) => {
+                Value::Int(i64::try_from(magnitude).unwrap_or(i64::MAX))
+            }
             Tok::Float(x) => Value::float(x),
             Tok::Str(s) => Value::str(s),
             Tok::Bytes(b) => Value::bytes(b),
             Tok::At if matches!(self.peek_at(1), Tok::Str(_)) => {
                 self.advance();
-                let Tok::Str(s) = self.peek().clone() else { return self.expected("an address") };
+                let Tok::Str(s) = self.peek().clone() else {
+                    return self.expected("an address");
+                };
                 Value::addr(s)
             }
             Tok::At => {
-                let diag = Diagnostic::error(code::BAD_LOCATION, &span, "`@` marks an argument of a relation as its location");
+                let diag = Diagnostic::error(
+                    code::BAD_LOCATION,
+                    &span,
+                    "`@` marks an argument of a relation as its location",
+                );
                 return self.fail(diag.hint("an address literal is @\"host:port\""));
             }
             Tok::LParen => {
@@ -138,7 +160,11 @@ impl Parser {
                 let items = list(self, &Tok::RBracket, Parser::expr)?;
                 let depth = depth_above(&items);
                 let span = self.span_from(start);
-                return self.bounded(Expr { kind: ExprKind::List(items), span, depth });
+                return self.bounded(Expr {
+                    kind: ExprKind::List(items),
+                    span,
+                    depth,
+                });
             }
             _ => return self.expected("a value"),
         };
@@ -154,7 +180,11 @@ impl Parser {
             let args = list(self, &Tok::RParen, Parser::expr)?;
             let depth = depth_above(&args);
             let span = self.span_from(start);
-            return self.bounded(Expr { kind: ExprKind::Call(ident, args), span, depth });
+            return self.bounded(Expr {
+                kind: ExprKind::Call(ident, args),
+                span,
+                depth,
+            });
         }
         if *self.peek() == Tok::Dot {
             return self.java_call(start);
@@ -171,15 +201,28 @@ impl Parser {
             }
             _ if is_variable(name) => ExprKind::Var(name.to_owned()),
             _ if *self.peek() == Tok::Lt && super::rule::aggregate_named(name).is_some() => {
-                let diag = Diagnostic::error(code::MISPLACED_AGGREGATE, &span, "an aggregate cannot stand inside an expression");
-                return self.fail(diag.hint("aggregates stand alone in a head, or in N := count<X> { terms }"));
+                let diag = Diagnostic::error(
+                    code::MISPLACED_AGGREGATE,
+                    &span,
+                    "an aggregate cannot stand inside an expression",
+                );
+                return self.fail(
+                    diag.hint("aggregates stand alone in a head, or in N := count<X> { terms }"),
+                );
             }
             _ => {
-                let diag = Diagnostic::error(code::BARE_NAME, &span, format!("`{name}` is no value"));
-                return self.fail(diag.hint("variables begin with a capital letter or _; strings are quoted"));
+                let diag =
+                    Diagnostic::error(code::BARE_NAME, &span, format!("`{name}` is no value"));
+                return self.fail(
+                    diag.hint("variables begin with a capital letter or _; strings are quoted"),
+                );
             }
         };
-        Ok(Expr { kind, span, depth: 1 })
+        Ok(Expr {
+            kind,
+            span,
+            depth: 1,
+        })
     }
 }
 

@@ -39,7 +39,11 @@ impl Parser {
                 _ => {
                     let message = format!("unexpected `{}` before the head of a rule", word.text);
                     let diag = Diagnostic::error(code::SYNTAX, &word.span, message);
-                    return self.fail(diag.hint("a head follows an optional name: and one of delete, update, next"));
+                    return self.fail(
+                        diag.hint(
+                            "a head follows an optional name: and one of delete, update, next",
+                        ),
+                    );
                 }
             }
         }
@@ -55,7 +59,14 @@ impl Parser {
         let body = self.body()?;
         self.end()?;
         let span = self.span_from(start);
-        Ok(Item::Rule(Rule { name, bare_name, modifier, head, body, span }))
+        Ok(Item::Rule(Rule {
+            name,
+            bare_name,
+            modifier,
+            head,
+            body,
+            span,
+        }))
     }
 
     /// `rel(args)`, `rel#insert(args)`.
@@ -77,7 +88,12 @@ impl Parser {
         }
         self.expect(&Tok::LParen)?;
         let args = list(self, &Tok::RParen, Parser::arg)?;
-        Ok(Atom { rel, edge, args, span: self.span_from(start) })
+        Ok(Atom {
+            rel,
+            edge,
+            args,
+            span: self.span_from(start),
+        })
     }
 
     pub(super) fn java_call<T>(&mut self, start: usize) -> Parse<T> {
@@ -121,7 +137,12 @@ impl Parser {
         } else {
             ArgValue::Expr(self.expr()?)
         };
-        Ok(Arg { name, at, value, span: self.span_from(start) })
+        Ok(Arg {
+            name,
+            at,
+            value,
+            span: self.span_from(start),
+        })
     }
 
     /// Takes an `@` that marks a location; `@"host:1"` is a literal.
@@ -131,7 +152,9 @@ impl Parser {
 
     /// `count<` and the like.
     pub(super) fn aggregate_ahead(&self) -> Option<AggOp> {
-        let Tok::Ident(name) = self.peek() else { return None };
+        let Tok::Ident(name) = self.peek() else {
+            return None;
+        };
         let op = aggregate_named(name)?;
         (*self.peek_at(1) == Tok::Lt).then_some(op)
     }
@@ -144,7 +167,11 @@ impl Parser {
         if op == AggOp::Count && *self.peek() == Tok::Star {
             self.advance();
             self.expect(&Tok::Gt)?;
-            return Ok(Agg { op: AggOp::CountAll, args: Vec::new(), span: self.span_from(start) });
+            return Ok(Agg {
+                op: AggOp::CountAll,
+                args: Vec::new(),
+                span: self.span_from(start),
+            });
         }
         // A comparison in here needs parentheses, for `>` closes the aggregate.
         let args = list(self, &Tok::Gt, Parser::sum)?;
@@ -154,7 +181,11 @@ impl Parser {
             _ => 1,
         };
         if args.len() != wanted {
-            let message = format!("this aggregate takes {wanted} argument{}, not {}", plural(wanted), args.len());
+            let message = format!(
+                "this aggregate takes {wanted} argument{}, not {}",
+                plural(wanted),
+                args.len()
+            );
             return self.fail(Diagnostic::error(code::FUNCTION_ARITY, &span, message));
         }
         Ok(Agg { op, args, span })
@@ -169,7 +200,11 @@ impl Parser {
         match self.peek() {
             Tok::Semi | Tok::RBrace | Tok::Eof | Tok::If => Ok(terms),
             Tok::Eq => {
-                let diag = Diagnostic::error(code::SINGLE_EQUALS, &self.token_span(), "`=` is no operator");
+                let diag = Diagnostic::error(
+                    code::SINGLE_EQUALS,
+                    &self.token_span(),
+                    "`=` is no operator",
+                );
                 self.fail(diag.hint("compare with ==, bind a variable with :="))
             }
             Tok::Dot => self.java_call(self.here()),
@@ -185,19 +220,31 @@ impl Parser {
         if self.is_ident(0) && *self.peek_at(1) == Tok::Assign {
             return self.assignment();
         }
-        if self.is_ident(0) && *self.peek_at(1) == Tok::Comma && self.is_ident(2) && self.is_word(3, "in") {
+        if self.is_ident(0)
+            && *self.peek_at(1) == Tok::Comma
+            && self.is_ident(2)
+            && self.is_word(3, "in")
+        {
             let pos = self.ident("a variable")?;
             self.advance();
             let item = self.primary()?;
             self.advance();
-            return Ok(Term::Unnest { pos: Some(pos), item, list: self.expr()? });
+            return Ok(Term::Unnest {
+                pos: Some(pos),
+                item,
+                list: self.expr()?,
+            });
         }
         if self.atom_ahead() {
             return self.atom().map(Term::Atom);
         }
         let expr = self.expr()?;
         if self.eat_word("in") {
-            return Ok(Term::Unnest { pos: None, item: expr, list: self.expr()? });
+            return Ok(Term::Unnest {
+                pos: None,
+                item: expr,
+                list: self.expr()?,
+            });
         }
         Ok(Term::Test(expr))
     }
@@ -205,10 +252,16 @@ impl Parser {
     fn assignment(&mut self) -> Parse<Term> {
         let var = self.ident("a variable")?;
         self.advance();
-        let Some(op) = self.aggregate_ahead() else { return Ok(Term::Assign(var, self.expr()?)) };
+        let Some(op) = self.aggregate_ahead() else {
+            return Ok(Term::Assign(var, self.expr()?));
+        };
         let agg = self.aggregate(op)?;
         if *self.peek() != Tok::LBrace {
-            let diag = Diagnostic::error(code::MISPLACED_AGGREGATE, &agg.span, "an aggregate in a body needs a body of its own");
+            let diag = Diagnostic::error(
+                code::MISPLACED_AGGREGATE,
+                &agg.span,
+                "an aggregate in a body needs a body of its own",
+            );
             return self.fail(diag.hint("write N := count<X> { terms }"));
         }
         self.advance();
@@ -243,7 +296,11 @@ impl Parser {
     pub(super) fn negate(&mut self, inner: Expr, start: usize) -> Parse<Expr> {
         let span = self.span_from(start);
         let depth = inner.depth + 1;
-        self.bounded(Expr { kind: ExprKind::Unary(UnaryOp::Neg, Box::new(inner)), span, depth })
+        self.bounded(Expr {
+            kind: ExprKind::Unary(UnaryOp::Neg, Box::new(inner)),
+            span,
+            depth,
+        })
     }
 
     /// Refuses an expression that is too deep.
@@ -259,8 +316,22 @@ impl Parser {
 fn continues_expression(tok: &Tok) -> bool {
     match tok {
         Tok::Ident(word) => word == "in",
-        Tok::Plus | Tok::Minus | Tok::Star | Tok::Slash | Tok::Percent | Tok::LBracket | Tok::Question => true,
-        Tok::EqEq | Tok::Ne | Tok::Lt | Tok::Le | Tok::Gt | Tok::Ge | Tok::And | Tok::Or | Tok::Eq => true,
+        Tok::Plus
+        | Tok::Minus
+        | Tok::Star
+        | Tok::Slash
+        | Tok::Percent
+        | Tok::LBracket
+        | Tok::Question => true,
+        Tok::EqEq
+        | Tok::Ne
+        | Tok::Lt
+        | Tok::Le
+        | Tok::Gt
+        | Tok::Ge
+        | Tok::And
+        | Tok::Or
+        | Tok::Eq => true,
         _ => false,
     }
 }

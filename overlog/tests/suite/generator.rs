@@ -6,7 +6,6 @@
 //! are cut.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 /// Choices, one after the other; 0 when they are used up.
 pub struct Choices<'a> {
@@ -149,22 +148,40 @@ pub fn rel(name: &str) -> &'static Rel {
     RELS.iter().find(|r| r.name == name).unwrap()
 }
 
-/// The text of a program.
-pub fn program(keys: &[u8], rules: &[Vec<u8>]) -> String {
+/// The statements of a program, declarations first.
+pub fn program(keys: &[u8], rules: &[Vec<u8>]) -> Vec<String> {
     let mut used = BTreeSet::new();
-    let mut body = String::new();
+    let mut body = Vec::new();
     for (i, bytes) in rules.iter().enumerate() {
-        let mut rule = Rule { c: Choices::new(bytes), bound: BTreeMap::new(), used: &mut used, fresh: 0, me: false, inner: false };
-        if let Some(text) = rule.statement(i) {
-            writeln!(body, "{text}").unwrap();
-        }
+        let c = Choices::new(bytes);
+        let mut rule = Rule { c, bound: BTreeMap::new(), used: &mut used, fresh: 0, me: false, inner: false };
+        body.push(rule.statement(i));
     }
-    let mut text = String::new();
-    for (i, rel) in RELS.iter().enumerate().filter(|(_, r)| used.contains(r.name)) {
-        let key = keys.get(i).copied().unwrap_or(0);
-        writeln!(text, "{}", declaration(rel, usize::from(key))).unwrap();
+    let declared = RELS.iter().enumerate().filter(|(_, r)| used.contains(r.name));
+    let declared = declared.map(|(i, rel)| declaration(rel, usize::from(keys.get(i).copied().unwrap_or(0))));
+    let mut statements: Vec<String> = declared.collect();
+    for rel in RELS.iter().filter(|r| used.contains(r.name)) {
+        statements.extend(feed(rel));
     }
-    text + &body
+    statements.extend(body);
+    statements
+}
+
+/// Events with which the host fills and empties a table, so that there is something to work on.
+fn feed(rel: &Rel) -> Vec<String> {
+    let names: Vec<&str> = rel.columns.iter().map(|c| c.0).collect();
+    let columns: Vec<String> = rel.columns.iter().map(|c| format!("{}: {}", c.0, type_name(c.1))).collect();
+    let (name, names, columns) = (rel.name, names.join(", "), columns.join(", "));
+    match rel.kind {
+        Kind::Replicated => vec![format!("{name}({names}) :- log({names});")],
+        Kind::Table | Kind::Volatile => vec![
+            format!("event put_{name}({columns});"),
+            format!("{name}({names}) :- put_{name}({names});"),
+            format!("event del_{name}({columns});"),
+            format!("delete {name}({names}) :- del_{name}({names});"),
+        ],
+        _ => Vec::new(),
+    }
 }
 
 fn declaration(rel: &Rel, key: usize) -> String {
@@ -203,7 +220,8 @@ fn type_name(ty: Ty) -> &'static str {
 /// A literal.
 pub fn constant(c: &mut Choices<'_>, ty: Ty) -> String {
     let all: &[&str] = match ty {
-        Int => &["0", "1", "2", "3", "1", "2", "-1", "9223372036854775807"],
+        Int if c.one_in(30) => &["9223372036854775807", "-1"],
+        Int => &["0", "1", "2", "3"],
         Str => &["\"\"", "\"a\"", "\"b\"", "\"ab\""],
         List => &["[]", "[1]", "[0, 1, 1]", "[2, 1]"],
         Addr => &["@\"me\"", "@\"you\"", "@\"me\"", "@\"them\""],
@@ -253,26 +271,26 @@ struct Rule<'a, 'u> {
 }
 
 impl Rule<'_, '_> {
-    fn statement(&mut self, number: usize) -> Option<String> {
+    fn statement(&mut self, number: usize) -> String {
         let name = format!("r{number}");
-        Some(match self.c.below(24) {
+        match self.c.below(32) {
             0..=3 => self.change(&name),
-            4 => self.delete(&name),
-            5 | 6 => self.update(&name),
-            7..=9 => self.reaction(&name),
-            10 => self.next(&name),
-            11 if self.c.one_in(3) => self.located(&name),
-            11 => self.message(&name),
-            12..=14 => self.view(&name),
-            15 | 16 => self.recursion(&name),
-            17 => self.shortest(&name),
-            18 => self.lazy(&name),
-            19 => self.edge(&name),
-            20 => self.invariant(number),
-            21 => self.replicated(&name),
-            22 => self.watch_errors(&name),
+            4 | 5 => self.delete(&name),
+            6 | 7 => self.update(&name),
+            8..=11 => self.reaction(&name),
+            12 | 13 => self.next(&name),
+            14 => self.located(&name),
+            15 | 16 => self.message(&name),
+            17..=20 => self.view(&name),
+            21 | 22 => self.recursion(&name),
+            23 => self.shortest(&name),
+            24 | 25 => self.lazy(&name),
+            26 | 27 => self.edge(&name),
+            28 => self.invariant(number),
+            29 => self.replicated(&name),
+            30 => self.watch_errors(&name),
             _ => self.fact(),
-        })
+        }
     }
 
     fn pick_rel(&mut self, wanted: impl Fn(&Rel) -> bool) -> &'static Rel {
@@ -297,7 +315,7 @@ impl Rule<'_, '_> {
     fn delete(&mut self, name: &str) -> String {
         let head = self.pick_rel(|r| matches!(r.kind, Kind::Table | Kind::Volatile));
         let body = self.body(EVENTS_TOO, true);
-        let args: Vec<String> = head.columns.iter().map(|c| if self.c.one_in(2) { "_".to_owned() } else { self.value(c.1) }).collect();
+        let args: Vec<String> = head.columns.iter().map(|c| if self.c.one_in(2) { "_".to_owned() } else { self.simple(c.1) }).collect();
         format!("{name}: delete {}({}) :- {body};", head.name, args.join(", "))
     }
 
@@ -439,7 +457,6 @@ impl Rule<'_, '_> {
     fn watch_errors(&mut self, name: &str) -> String {
         self.used.insert("e2");
         let body = *self.c.pick(&[
-            "next e2(R, 1) :- sys_error(R, _);",
             "next e2(T, 2) :- sys_conflict(T, _, _);",
             "next e2(I, 3) :- sys_violation(I, _);",
             "next e2(\"s\", N ? 1 : 0) :- sys_start(_, N);",
@@ -486,7 +503,7 @@ impl Rule<'_, '_> {
             self.note(rel);
             terms.push(self.atom(rel, true));
         }
-        for _ in 0..self.c.below(4) {
+        for _ in 0..*self.c.pick(&[0, 0, 1, 1, 1, 2, 2, 3]) {
             let term = self.other_term(read);
             terms.extend(term);
         }
@@ -527,14 +544,14 @@ impl Rule<'_, '_> {
                 args.push(if positive && self.me { "@Me".to_owned() } else { "_".to_owned() });
                 continue;
             }
-            let arg = match self.c.below(8) {
-                0..=4 => {
-                    let var = format!("{}{}", letter(*ty), self.c.below(3));
+            let arg = match self.c.below(12) {
+                0..=8 => {
+                    let var = format!("{}{}", letter(*ty), self.c.below(4));
                     fresh.push((*ty, var.clone()));
                     var
                 }
-                5 => "_".to_owned(),
-                6 => constant(&mut self.c, *ty),
+                9 => "_".to_owned(),
+                10 => constant(&mut self.c, *ty),
                 _ if *ty == Int => self.value(Int),
                 _ => "_".to_owned(),
             };
@@ -576,7 +593,7 @@ impl Rule<'_, '_> {
             3 => {
                 let ty = *self.c.pick(&[Int, Int, Str, List]);
                 let value = self.value(ty);
-                let var = format!("{}{}", letter(ty), 3 + self.fresh);
+                let var = format!("{}{}", letter(ty), 4 + self.fresh);
                 self.fresh += 1;
                 self.bind(ty, &var);
                 format!("{var} := {value}")
@@ -589,11 +606,11 @@ impl Rule<'_, '_> {
             }
             6 => {
                 let list = self.value(List);
-                let var = format!("Y{}", 3 + self.fresh);
+                let var = format!("Y{}", 4 + self.fresh);
                 self.fresh += 1;
                 self.bind(Any, &var);
                 if self.c.one_in(2) {
-                    let at = format!("X{}", 3 + self.fresh);
+                    let at = format!("X{}", 4 + self.fresh);
                     self.fresh += 1;
                     self.bind(Int, &at);
                     format!("{at}, {var} in {list}")
@@ -628,7 +645,7 @@ impl Rule<'_, '_> {
         let (agg, ty) = self.aggregate(Int);
         self.bound = outside;
         self.inner = false;
-        let var = format!("{}{}", letter(ty), 3 + self.fresh);
+        let var = format!("{}{}", letter(ty), 4 + self.fresh);
         self.fresh += 1;
         self.bind(ty, &var);
         Some(format!("{var} := {agg} {{ {} }}", terms.join(", ")))
@@ -709,9 +726,10 @@ impl Rule<'_, '_> {
             (Int, 9) if vars.is_empty() => var(self),
             (_, 8) => constant(&mut self.c, ty),
             (Int, 9) => {
-                let op = *self.c.pick(&["+", "-", "*", "/"]);
+                let op = *self.c.pick(&["+", "-", "*", "/", "/"]);
                 format!("({} {op} {}) % 4", var(self), var(self))
             }
+            (Int, 10) if self.bound.contains_key(&List) => format!("int({}[1])", self.bound[&List][0]),
             (Int, 10) => format!("size({})", self.simple(List)),
             (Int, _) => format!("({} > 1 ? {} : {})", var(self), var(self), var(self)),
             (Str, 9) => format!("substr({} + {}, 0, 2)", var(self), var(self)),

@@ -1,57 +1,83 @@
 //! Random programs and inputs: the engine does what the oracle does.
 
-use super::compare::{Step, agree, steps};
+use super::compare::{Seen, Step, agree, steps};
 use super::generator::program;
 use super::harness::check;
+use super::shrink::shrunk;
 use overlog::ir::{Program, Rule, Term};
 use overlog::{node, oracle};
 use proptest::prelude::*;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::Arc;
 
+/// Keys, rules and steps.
 type Case = (Vec<u8>, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
-fn cases(default: u32) -> u32 {
-    std::env::var("BOOMFS_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
-}
-
-/// Keys, rules and steps.
 fn case() -> impl Strategy<Value = Case> {
-    let bytes = |n| prop::collection::vec(any::<u8>(), 0..n);
-    (bytes(32), prop::collection::vec(bytes(64), 1..14), prop::collection::vec(bytes(24), 1..8))
+    let bytes = |n| prop::collection::vec(any::<u8>(), n / 2..n);
+    (bytes(40), prop::collection::vec(bytes(100), 1..16), prop::collection::vec(bytes(140), 1..10))
 }
 
-fn check_cases(default: u32, test: impl Fn(&str, Program, &dyn Fn(&Program) -> Vec<Step>) -> Result<usize, String>) {
-    let config = ProptestConfig { cases: cases(default), failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() };
+/// Each must have happened in some case.
+const WORTH_SEEING: &[&str] = &[
+    "changes",
+    "conflicts",
+    "messages",
+    "observed events",
+    "rows of tables",
+    "rows of views",
+    "rules with errors",
+    "runs of several ticks",
+    "runs over a limit",
+    "violations",
+];
+
+/// Runs a test on random programs: 500 of them, or as `BOOMFS_CASES` says. A failing one is shown as small as it gets.
+fn for_all(test: impl Fn(Program, &[Step]) -> Result<Seen, String>) {
+    let cases = std::env::var("BOOMFS_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
+    // Shrinking is done here, on the text: bytes of choices shrink badly.
+    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 0, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
-    let useful = Cell::new(0);
+    let all = RefCell::new(Seen::new());
+    let failing = RefCell::new(None);
     let outcome = runner.run(&case(), |(keys, rules, inputs)| {
-        let text = program(&keys, &rules);
-        let compiled = check(&text).map_err(|why| TestCaseError::fail(format!("{text}\nis refused:\n{why}")))?;
-        let all = steps(&compiled, &inputs);
-        let make = |p: &Program| steps(p, &inputs);
-        match test(&text, compiled, &make) {
-            Ok(n) => useful.set(useful.get() + n),
+        let statements = program(&keys, &rules);
+        let compiled = match check(&statements.join("\n")) {
+            Ok(compiled) => compiled,
             Err(why) => {
-                let listed: Vec<String> = all.iter().map(|s| format!("  {s:?}\n")).collect();
-                return Err(TestCaseError::fail(format!("program:\n{text}\nsteps:\n{}\n{why}\n", listed.concat())));
+                *failing.borrow_mut() = Some(format!("{}\nis refused:\n{why}", statements.join("\n")));
+                return Err(TestCaseError::fail("refused"));
+            }
+        };
+        let steps = steps(&compiled, &inputs);
+        match test(compiled, &steps) {
+            Ok(seen) => seen.into_iter().for_each(|(what, n)| *all.borrow_mut().entry(what).or_default() += n),
+            Err(why) => {
+                *failing.borrow_mut() = Some(shrunk(statements, steps, why, &test));
+                return Err(TestCaseError::fail("differs"));
             }
         }
         Ok(())
     });
-    if let Err(proptest::test_runner::TestError::Fail(why, _)) = &outcome {
-        panic!("{why}");
+    if let Some(failing) = failing.into_inner() {
+        panic!("{failing}");
     }
     outcome.unwrap();
-    assert!(useful.get() > 0, "no case did anything");
+    // A generator whose programs do nothing would prove nothing.
+    let all = all.into_inner();
+    for what in WORTH_SEEING.iter().filter(|_| cases >= 300) {
+        assert!(all.get(what).is_some_and(|n| *n > 0), "no case had {what}: {all:?}");
+    }
+    if std::env::var_os("BOOMFS_CASES").is_some() {
+        eprintln!("{cases} cases: {all:?}");
+    }
 }
 
 #[test]
 fn the_engine_does_what_the_oracle_does() {
-    check_cases(500, |_, compiled, steps| {
-        let steps = steps(&compiled);
+    for_all(|compiled, steps| {
         let compiled = Arc::new(compiled);
-        agree::<oracle::Node, node::Node>(&compiled, &compiled, &steps)
+        agree::<oracle::Node, node::Node>(&compiled, &compiled, steps)
     });
 }
 
@@ -71,16 +97,14 @@ fn reversed(mut program: Program) -> Program {
 
 #[test]
 fn the_order_of_terms_never_changes_the_meaning_for_the_oracle() {
-    check_cases(100, |_, compiled, steps| {
-        let steps = steps(&compiled);
-        agree::<oracle::Node, oracle::Node>(&Arc::new(compiled.clone()), &Arc::new(reversed(compiled)), &steps)
+    for_all(|compiled, steps| {
+        agree::<oracle::Node, oracle::Node>(&Arc::new(compiled.clone()), &Arc::new(reversed(compiled)), steps)
     });
 }
 
 #[test]
 fn the_order_of_terms_never_changes_the_meaning_for_the_engine() {
-    check_cases(100, |_, compiled, steps| {
-        let steps = steps(&compiled);
-        agree::<node::Node, node::Node>(&Arc::new(compiled.clone()), &Arc::new(reversed(compiled)), &steps)
+    for_all(|compiled, steps| {
+        agree::<node::Node, node::Node>(&Arc::new(compiled.clone()), &Arc::new(reversed(compiled)), steps)
     });
 }

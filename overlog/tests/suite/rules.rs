@@ -15,9 +15,11 @@ on_both!(
     a_failed_expression_is_not_reported_if_another_term_fails,
     a_failed_test_is_reported_only_if_the_rest_holds,
     a_failed_head_drops_the_row,
+    a_failed_head_of_a_delete_is_reported,
     an_error_is_an_event_of_the_next_tick,
     a_value_of_another_type_than_the_column_is_dropped_and_reported,
     an_error_in_a_view_is_reported_when_it_appears,
+    an_error_in_a_view_is_reported_only_if_the_rest_of_the_body_holds,
     count_star_counts_combinations_of_rows,
     sum_avg_and_list_take_one_contribution_of_each_combination,
     count_counts_distinct_values,
@@ -169,6 +171,14 @@ fn a_failed_head_drops_the_row<S: Subject>() {
     assert_eq!((n.seen("out"), n.failed()), (vec!["2".to_owned()], vec!["share"]));
 }
 
+fn a_failed_head_of_a_delete_is_reported<S: Subject>() {
+    let mut n = Host::<S>::new(&format!("{DIVIDE} share: delete u(A / B) :- e(A, B);"));
+    n.run(&[("e", row![1, 0]), ("e", row![2, 2])]);
+    assert_eq!((n.rows("u").len(), n.failed()), (0, vec!["share"]));
+    n.run(&[("e", row![1, 0])]);
+    assert_eq!(n.failed(), ["share"]);
+}
+
 fn an_error_is_an_event_of_the_next_tick<S: Subject>() {
     let mut n = Host::<S>::new(&format!("{DIVIDE} share: out(A / B) :- e(A, B); event bad(R: string); bad(R) :- sys_error(R, _);"));
     n.run(&[("e", row![1, 0])]);
@@ -190,6 +200,17 @@ fn an_error_in_a_view_is_reported_when_it_appears<S: Subject>() {
     assert_eq!((n.rows("v"), n.failed()), (vec!["2".to_owned()], vec!["share"]));
     n.run(&[("e", row![6, 1])]);
     assert!(n.failed().is_empty());
+}
+
+fn an_error_in_a_view_is_reported_only_if_the_rest_of_the_body_holds<S: Subject>() {
+    let mut n = Host::<S>::new(
+        "event e(A: int, B: int); event f(A: int); table t(A: int, B: int); table u(A: int); t(A, B) :- e(A, B); u(A) :- f(A);
+         view v(A: int) kept; share: v(A) :- t(A, B), u(A / B);",
+    );
+    n.run(&[("e", row![1, 0])]);
+    assert!(n.failed().is_empty());
+    n.run(&[("f", row![1])]);
+    assert_eq!(n.failed(), ["share"]);
 }
 
 const TWO: &str = "table a(X: int, Y: int); table b(Y: int, Z: int); a(1, 1); a(1, 2); a(2, 1); b(1, 5); b(1, 6); b(2, 5);";

@@ -172,17 +172,26 @@ impl Replica {
         m.dirty_since
     }
 
-    /// First half of a checkpoint: a record in the newest journal file from which the header can
-    /// be made again if its write is torn. `None` if all is in place already.
-    pub async fn checkpoint_record(&self) -> Option<crate::store::journal::Record> {
-        // Who has a record in an older journal has also noted it here when both are free.
+    /// First half of a checkpoint: writes a record into the newest journal file from which the
+    /// header can be made again if its write is torn, and answers its number. `None` if all is in
+    /// place already.
+    pub async fn checkpoint_record(&self) -> Res<Option<u64>> {
+        // Who has a record in an older journal has also noted it here when both are free; and
+        // nobody can write a later state before this one, which would undo it at a start.
         let _turn = self.syncing.lock().await;
         let _alone = self.gate.write().await;
-        let m = lock(&self.meta);
-        if m.deleted || (m.header == Some(self.header_of(&m)) && !m.unsynced && m.named && m.pending.is_empty()) {
-            return None;
-        }
-        Some(self.record(&m))
+        let record = {
+            let m = lock(&self.meta);
+            let in_place = m.header == Some(self.header_of(&m)) && !m.unsynced && m.named;
+            if m.deleted || (in_place && m.pending.is_empty()) {
+                return Ok(None);
+            }
+            self.record(&m)
+        };
+        let lsn = self.shared.append(record).await?;
+        let mut m = lock(&self.meta);
+        m.lsn = lsn;
+        Ok(Some(lsn))
     }
 
     /// Second half: everything that older journal files say is in place and synced afterwards.

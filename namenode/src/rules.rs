@@ -1,0 +1,57 @@
+//! The rules, built in.
+
+use overlog::check::{CompileOptions, Sources, compile};
+use overlog::diag::Diagnostics;
+use overlog::ir::Program;
+
+macro_rules! rule_files {
+    ($($name:literal),* $(,)?) => {
+        /// Each rule file's name and text; `main.olg` includes the others.
+        pub const FILES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../rules/", $name)))),*];
+    };
+}
+
+rule_files!(
+    "main.olg",
+    "schema.olg",
+    "batch.olg",
+    "session.olg",
+    "order.olg",
+    "path.olg",
+    "create.olg",
+    "remove.olg",
+    "rename.olg",
+    "attr.olg",
+    "block.olg",
+    "propose.olg",
+    "look.olg",
+    "read.olg",
+    "datanode.olg",
+    "repair.olg",
+    "views.olg",
+);
+
+/// The rule files as sources of the language.
+pub fn sources() -> Sources {
+    let mut sources = Sources::new();
+    for (name, text) in FILES {
+        sources.add(*name, *text);
+    }
+    sources
+}
+
+/// The text of all rule files, in a fixed order: NameNodes of one cluster run the same.
+pub fn text() -> String {
+    FILES
+        .iter()
+        .flat_map(|(name, text)| [*name, "\n", *text, "\n"])
+        .collect()
+}
+
+/// The checked program that a NameNode runs.
+///
+/// # Errors
+/// A rule file is wrong; a test sees to it that none is.
+pub fn program() -> Result<Program, Diagnostics> {
+    compile("main.olg", &sources(), &[], CompileOptions::default()).map(|(program, _)| program)
+}
