@@ -225,7 +225,11 @@ pub fn answer(payload: &Value) -> Result<Answer, BadRow> {
         (b"blocks", [size, block_size, blocks]) => Answer::Blocks {
             size: uint(size)?,
             block_size: uint(block_size)?,
-            blocks: each(blocks, |b| located_block(list(b)?))?,
+            blocks: {
+                let mut blocks = each(blocks, |b| located_block(list(b)?))?;
+                blocks.sort_unstable_by_key(|b| b.offset);
+                blocks
+            },
         },
         (b"entries", [parent, entries, end]) => Answer::Entries {
             parent: Ino(uint(parent)?),

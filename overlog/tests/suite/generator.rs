@@ -642,7 +642,8 @@ impl Rule<'_, '_> {
             terms.push(format!("notin {}", self.atom(rel, false)));
         }
         self.shuffle(&mut terms);
-        let (agg, ty) = self.aggregate(Int);
+        let ty = *self.c.pick(&[Int, Int, Int, List, Float]);
+        let (agg, ty) = self.aggregate(ty);
         self.bound = outside;
         self.inner = false;
         let var = format!("{}{}", letter(ty), 4 + self.fresh);
@@ -722,6 +723,8 @@ impl Rule<'_, '_> {
         };
         match (ty, self.c.below(12)) {
             (_, 0..=7) => var(self),
+            // What an error in a nested body does has tests of its own.
+            _ if self.inner => var(self),
             // An expression of constants that has no value would be refused.
             (Int, 9) if vars.is_empty() => var(self),
             (_, 8) => constant(&mut self.c, ty),

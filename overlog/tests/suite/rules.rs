@@ -29,6 +29,7 @@ on_both!(
     a_sum_that_overflows_drops_its_group,
     a_body_aggregate_is_grouped_by_what_is_bound_outside,
     a_body_aggregate_of_nothing,
+    an_error_in_a_body_aggregate_drops_the_inner_binding,
     a_body_aggregate_can_be_compared_with_a_bound_variable,
     aggregates_over_events,
     an_update_changes_the_named_columns,
@@ -298,6 +299,17 @@ fn a_body_aggregate_of_nothing<S: Subject>() {
     assert_eq!((n.seen("a"), n.seen("b")), (vec!["0, 0, 0".to_owned()], vec!["[], [], [], []".to_owned()]));
     assert!(n.seen("c").is_empty());
     assert!(n.failed().is_empty());
+}
+
+fn an_error_in_a_body_aggregate_drops_the_inner_binding<S: Subject>() {
+    for nested in ["sum<6 / X> { t(X) }", "sum<Y> { t(X), Y := 6 / X }", "sum<Y> { t(X), X < 9, u(X, Y), 6 / X > 0 }"] {
+        let mut n = Host::<S>::new(&format!(
+            "table t(X: int); t(0); t(2); t(3); table u(X: int, Y: int); u(0, 9); u(2, 3); u(3, 2); event e(A: int); event s(N: int);
+             total: s(N) :- e(_), N := {nested};"
+        ));
+        n.run(&[("e", row![1])]);
+        assert_eq!((n.seen("s"), n.failed()), (vec!["5".to_owned()], vec!["total"]), "{nested}");
+    }
 }
 
 fn a_body_aggregate_can_be_compared_with_a_bound_variable<S: Subject>() {
