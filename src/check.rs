@@ -24,7 +24,11 @@ pub struct Args {
 /// # Errors
 /// A file cannot be read, or has errors.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let dialect = if args.jol { Dialect::Jol } else { Dialect::Overlog };
+    let dialect = if args.jol {
+        Dialect::Jol
+    } else {
+        Dialect::Overlog
+    };
     let mut tally = Tally::default();
     for file in &args.files {
         tally.take(check(file, CompileOptions { dialect }));
@@ -33,7 +37,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn check(file: &Path, options: CompileOptions) -> anyhow::Result<()> {
-    let name = file.to_str().ok_or_else(|| anyhow!("{}: the name is no UTF-8; rename the file", file.display()))?;
+    let name = file
+        .to_str()
+        .ok_or_else(|| anyhow!("{}: the name is no UTF-8; rename the file", file.display()))?;
     let sources = load(name)?;
     match compile(name, &sources, &[], options) {
         Ok((program, warnings)) => {
@@ -43,9 +49,16 @@ fn check(file: &Path, options: CompileOptions) -> anyhow::Result<()> {
             output::line(&format!("{name}: {}", summary(&program, warnings.len())))
         }
         Err(diagnostics) => {
-            let errors = diagnostics.list.iter().filter(|d| d.severity == Severity::Error).count();
+            let errors = diagnostics
+                .list
+                .iter()
+                .filter(|d| d.severity == Severity::Error)
+                .count();
             eprintln!("{}", diagnostics.render());
-            Err(anyhow!("{name}: {errors} error{}", if errors == 1 { "" } else { "s" }))
+            Err(anyhow!(
+                "{name}: {errors} error{}",
+                if errors == 1 { "" } else { "s" }
+            ))
         }
     }
 }
@@ -79,11 +92,21 @@ fn load(name: &str) -> anyhow::Result<Sources> {
 
 fn read(path: &Path) -> anyhow::Result<String> {
     let bytes = std::fs::read(path)?;
-    String::from_utf8(bytes).map_err(|why| anyhow!("not UTF-8 at byte {}", why.utf8_error().valid_up_to()))
+    String::from_utf8(bytes)
+        .map_err(|why| anyhow!("not UTF-8 at byte {}", why.utf8_error().valid_up_to()))
 }
 
 fn summary(program: &Program, warnings: usize) -> String {
-    let own = program.relations.iter().filter(|relation| !relation.name.starts_with("sys_")).count();
+    let own = program
+        .relations
+        .iter()
+        .filter(|relation| !relation.name.starts_with("sys_"))
+        .count();
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    format!("ok: {}, {}, {}", count(own, "relation"), count(program.rules.len(), "rule"), count(warnings, "warning"))
+    format!(
+        "ok: {}, {}, {}",
+        count(own, "relation"),
+        count(program.rules.len(), "rule"),
+        count(warnings, "warning")
+    )
 }

@@ -18,7 +18,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 the cluster cannot be reached.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 the cluster cannot be reached.";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -62,7 +63,9 @@ pub struct Find {
 /// # Errors
 /// No number, or none above zero.
 pub fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let number: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
     match Duration::try_from_secs_f64(number) {
         Ok(span) if !span.is_zero() => Ok(span),
         _ => Err("must be above zero".into()),
@@ -74,18 +77,28 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// No such number.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "not a number of bytes; for example 4096, 64K or 1MiB".to_owned())?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "not a number of bytes; for example 4096, 64K or 1MiB".to_owned())?;
     let shift = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
-        _ => return Err(format!("unknown unit {unit}; K, M, G and T are powers of 1024")),
+        _ => {
+            return Err(format!(
+                "unknown unit {unit}; K, M, G and T are powers of 1024"
+            ));
+        }
     };
-    number.checked_mul(1 << shift).ok_or_else(|| "too large".into())
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "too large".into())
 }
 
 /// A block size: a multiple of what one checksum covers, at most 1 GiB.

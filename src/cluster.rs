@@ -43,8 +43,19 @@ pub struct ClusterFile {
 
 impl ClusterFile {
     /// A file of this format.
-    pub fn new(namenodes: Vec<String>, datanodes: Vec<String>, mount: Option<PathBuf>, pid: Option<u32>) -> ClusterFile {
-        ClusterFile { format: FORMAT, namenodes, datanodes, mount, pid }
+    pub fn new(
+        namenodes: Vec<String>,
+        datanodes: Vec<String>,
+        mount: Option<PathBuf>,
+        pid: Option<u32>,
+    ) -> ClusterFile {
+        ClusterFile {
+            format: FORMAT,
+            namenodes,
+            datanodes,
+            mount,
+            pid,
+        }
     }
 
     /// Reads the cluster file of a data folder; `None` when there is none.
@@ -55,15 +66,26 @@ impl ClusterFile {
         let path = data.join(FILE);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(why) if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            Err(why) if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             Err(why) => return Err(why).with_context(|| format!("cannot read {}", path.display())),
         };
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(|why| broken(&path, &why))?;
-        let format = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let value: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|why| broken(&path, &why))?;
+        let format = value
+            .get("format")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0);
         if format > u64::from(FORMAT) {
-            bail!("{} has format {format}, newer than {FORMAT}, the newest this boomfs knows; use a newer boomfs", path.display());
+            bail!(
+                "{} has format {format}, newer than {FORMAT}, the newest this boomfs knows; use a newer boomfs",
+                path.display()
+            );
         }
-        serde_json::from_value(value).map(Some).map_err(|why| broken(&path, &why))
+        serde_json::from_value(value)
+            .map(Some)
+            .map_err(|why| broken(&path, &why))
     }
 
     /// Writes it into a data folder, all or nothing.
@@ -74,7 +96,9 @@ impl ClusterFile {
         let path = data.join(FILE);
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        io.write_atomic(&path, &text).await.with_context(|| format!("cannot write {}", path.display()))
+        io.write_atomic(&path, &text)
+            .await
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Whether the process that wrote it is known to be gone.
@@ -111,20 +135,41 @@ impl DataFolder {
     pub async fn open(io: &Io, path: &Path) -> anyhow::Result<DataFolder> {
         let shown = path.display();
         refuse_foreign(path)?;
-        io.create_dir_all(path).await.with_context(|| format!("cannot make data folder {shown}"))?;
-        let path = path.canonicalize().with_context(|| format!("cannot use data folder {shown}"))?;
+        io.create_dir_all(path)
+            .await
+            .with_context(|| format!("cannot make data folder {shown}"))?;
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("cannot use data folder {shown}"))?;
         let lock = match io.lock(&path.join("lock")).await {
             Ok(lock) => lock,
             Err(why) if why.kind() == ErrorKind::WouldBlock => {
-                let pid = ClusterFile::read(&path).ok().flatten().and_then(|file| file.pid);
-                let who = pid.map_or_else(|| "another boomfs up".to_owned(), |pid| format!("another boomfs up (process {pid})"));
-                bail!("data folder {shown} is in use by {who}; stop that one, or name another folder with --data");
+                let pid = ClusterFile::read(&path)
+                    .ok()
+                    .flatten()
+                    .and_then(|file| file.pid);
+                let who = pid.map_or_else(
+                    || "another boomfs up".to_owned(),
+                    |pid| format!("another boomfs up (process {pid})"),
+                );
+                bail!(
+                    "data folder {shown} is in use by {who}; stop that one, or name another folder with --data"
+                );
             }
-            Err(why) => return Err(why).with_context(|| format!("cannot lock data folder {shown}")),
+            Err(why) => {
+                return Err(why).with_context(|| format!("cannot lock data folder {shown}"));
+            }
         };
         let file = ClusterFile::read(&path)?;
-        let datanodes = (1..).take_while(|number| path.join(datanode_name(*number)).is_dir()).count();
-        Ok(DataFolder { path, file, datanodes, _lock: lock })
+        let datanodes = (1..)
+            .take_while(|number| path.join(datanode_name(*number)).is_dir())
+            .count();
+        Ok(DataFolder {
+            path,
+            file,
+            datanodes,
+            _lock: lock,
+        })
     }
 
     /// Data folder of the NameNode.
@@ -144,7 +189,11 @@ impl DataFolder {
 
     /// Where a DataNode, counted from 1, listens: as before if that is still free.
     pub fn datanode_address(&self, number: usize) -> String {
-        free_or_any(self.file.as_ref().and_then(|file| file.datanodes.get(number - 1)))
+        free_or_any(
+            self.file
+                .as_ref()
+                .and_then(|file| file.datanodes.get(number - 1)),
+        )
     }
 }
 
@@ -157,12 +206,17 @@ fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
     let entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
         Err(why) if why.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(why) => return Err(why).with_context(|| format!("cannot use data folder {}", path.display())),
+        Err(why) => {
+            return Err(why).with_context(|| format!("cannot use data folder {}", path.display()));
+        }
     };
     for entry in entries {
-        let name = entry.with_context(|| format!("cannot read data folder {}", path.display()))?.file_name();
+        let name = entry
+            .with_context(|| format!("cannot read data folder {}", path.display()))?
+            .file_name();
         let shown = name.to_string_lossy();
-        let ours = ["lock", FILE, "cluster.json.tmp", "namenode", "lost+found"].contains(&shown.as_ref())
+        let ours = ["lock", FILE, "cluster.json.tmp", "namenode", "lost+found"]
+            .contains(&shown.as_ref())
             || shown.starts_with("datanode-")
             || (shown.starts_with("mount-") && shown.ends_with(".log"));
         if !ours {
@@ -199,13 +253,18 @@ pub fn find(find: &Find) -> anyhow::Result<Vec<String>> {
         .into());
     };
     if file.has_ended() && !file.namenodes.iter().any(|addr| answers(addr)) {
-        return Err(Unreachable(format!("the cluster of {data} does not run; start it with: boomfs up --mount DIR --data {data}")).into());
+        return Err(Unreachable(format!(
+            "the cluster of {data} does not run; start it with: boomfs up --mount DIR --data {data}"
+        ))
+        .into());
     }
     Ok(file.namenodes)
 }
 
 fn answers(addr: &str) -> bool {
-    let Ok(mut addrs) = addr.to_socket_addrs() else { return false };
+    let Ok(mut addrs) = addr.to_socket_addrs() else {
+        return false;
+    };
     addrs.any(|addr| TcpStream::connect_timeout(&addr, PROBE).is_ok())
 }
 
@@ -216,7 +275,9 @@ fn answers(addr: &str) -> bool {
 pub async fn connect(find: &Find, purpose: &str) -> anyhow::Result<Client> {
     let config = config(find, purpose)?;
     let unreachable = explain(&config);
-    Client::connect(Io::real(), config).await.map_err(unreachable)
+    Client::connect(Io::real(), config)
+        .await
+        .map_err(unreachable)
 }
 
 /// Connects without a session, for questions.
@@ -226,17 +287,24 @@ pub async fn connect(find: &Find, purpose: &str) -> anyhow::Result<Client> {
 pub async fn observe(find: &Find, purpose: &str) -> anyhow::Result<Client> {
     let config = config(find, purpose)?;
     let unreachable = explain(&config);
-    Client::observer(Io::real(), config).await.map_err(unreachable)
+    Client::observer(Io::real(), config)
+        .await
+        .map_err(unreachable)
 }
 
 fn config(find: &Find, purpose: &str) -> anyhow::Result<Config> {
-    Ok(Config { deadline: find.timeout, ..Config::new(self::find(find)?, session_name(purpose)) })
+    Ok(Config {
+        deadline: find.timeout,
+        ..Config::new(self::find(find)?, session_name(purpose))
+    })
 }
 
 fn explain(config: &Config) -> impl FnOnce(boomfs_client::Error) -> anyhow::Error + use<> {
     let who = config.namenodes.join(", ");
     move |error| match error {
-        boomfs_client::Error::TimedOut { who: why, within, .. } => Unreachable(format!(
+        boomfs_client::Error::TimedOut {
+            who: why, within, ..
+        } => Unreachable(format!(
             "no NameNode answers at {who} within {} s: {why}; is it running?",
             within.as_secs_f64()
         ))
@@ -260,7 +328,10 @@ pub fn caller() -> anyhow::Result<Caller> {
     Ok(Caller {
         uid: geteuid().as_raw(),
         gid: getegid().as_raw(),
-        groups: groups.into_iter().map(rustix::process::Gid::as_raw).collect(),
+        groups: groups
+            .into_iter()
+            .map(rustix::process::Gid::as_raw)
+            .collect(),
     })
 }
 
@@ -269,15 +340,25 @@ mod tests {
     use super::*;
 
     fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
     }
 
     #[test]
     fn a_cluster_file_is_read_as_written() {
         let folder = tempfile::tempdir().unwrap();
-        let file = ClusterFile::new(vec!["127.0.0.1:1".into()], vec!["127.0.0.1:2".into()], Some("/mnt/x".into()), Some(7));
+        let file = ClusterFile::new(
+            vec!["127.0.0.1:1".into()],
+            vec!["127.0.0.1:2".into()],
+            Some("/mnt/x".into()),
+            Some(7),
+        );
         assert_eq!(ClusterFile::read(folder.path()).unwrap(), None);
-        runtime().block_on(file.write(&Io::real(), folder.path())).unwrap();
+        runtime()
+            .block_on(file.write(&Io::real(), folder.path()))
+            .unwrap();
         assert_eq!(ClusterFile::read(folder.path()).unwrap(), Some(file));
     }
 
@@ -297,7 +378,10 @@ mod tests {
     fn a_folder_with_other_things_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("thesis.tex"), "x").unwrap();
-        let error = runtime().block_on(DataFolder::open(&Io::real(), folder.path())).err().unwrap();
+        let error = runtime()
+            .block_on(DataFolder::open(&Io::real(), folder.path()))
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("it holds thesis.tex"), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -309,7 +393,10 @@ mod tests {
         runtime().block_on(async {
             let first = DataFolder::open(&Io::real(), &data).await.unwrap();
             let error = DataFolder::open(&Io::real(), &data).await.err().unwrap();
-            assert!(error.to_string().contains("is in use by another boomfs up"), "{error}");
+            assert!(
+                error.to_string().contains("is in use by another boomfs up"),
+                "{error}"
+            );
             drop(first);
             DataFolder::open(&Io::real(), &data).await.unwrap();
         });

@@ -59,9 +59,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// Says when it belongs to a cluster, and who is missing before that. Does not end.
 async fn serve(node: &DataNode, namenodes: &str) -> anyhow::Result<()> {
     while !node.registered(PATIENCE).await {
-        eprintln!("boomfs: DataNode on {}: no NameNode has answered yet at {namenodes}; waiting", node.addr());
+        eprintln!(
+            "boomfs: DataNode on {}: no NameNode has answered yet at {namenodes}; waiting",
+            node.addr()
+        );
     }
     let (cluster, id) = node.identity().await;
-    output::line(&format!("ready: DataNode {id} of cluster {:016x} on {}", cluster.0, node.addr()))?;
+    output::line(&format!(
+        "ready: DataNode {id} of cluster {:016x} on {}",
+        cluster.0,
+        node.addr()
+    ))?;
     std::future::pending().await
 }

@@ -40,7 +40,10 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 /// Reports a failure and goes on.
 pub fn warn(error: &anyhow::Error) {
     // Whoever reads the last line of stderr gets all of it.
-    eprintln!("boomfs: {}", format!("{error:#}").trim_end().replace('\n', " "));
+    eprintln!(
+        "boomfs: {}",
+        format!("{error:#}").trim_end().replace('\n', " ")
+    );
 }
 
 fn code(error: &anyhow::Error) -> u8 {
@@ -86,7 +89,10 @@ impl Tally {
     pub fn end(self) -> anyhow::Result<()> {
         match self.worst {
             0 => Ok(()),
-            UNREACHABLE => Err(anyhow::Error::new(Unreachable("the cluster could not be reached".into())).context(Reported)),
+            UNREACHABLE => Err(anyhow::Error::new(Unreachable(
+                "the cluster could not be reached".into(),
+            ))
+            .context(Reported)),
             _ => Err(Reported.into()),
         }
     }
@@ -101,8 +107,14 @@ pub fn report_panics() {
             .map(|text| (*text).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "no message".into());
-        let place = info.location().map(|at| format!(" ({}:{})", at.file(), at.line())).unwrap_or_default();
-        eprintln!("boomfs: internal error: {}{place}; please report this", what.replace('\n', " "));
+        let place = info
+            .location()
+            .map(|at| format!(" ({}:{})", at.file(), at.line()))
+            .unwrap_or_default();
+        eprintln!(
+            "boomfs: internal error: {}{place}; please report this",
+            what.replace('\n', " ")
+        );
     }));
 }
 
@@ -118,7 +130,10 @@ mod tests {
             within: Duration::from_secs(1),
             who: "127.0.0.1:1: refused".into(),
         };
-        assert_eq!(code(&anyhow::Error::new(timed_out).context("stat /a")), UNREACHABLE);
+        assert_eq!(
+            code(&anyhow::Error::new(timed_out).context("stat /a")),
+            UNREACHABLE
+        );
         assert_eq!(code(&usage("no such mode")), USAGE);
         assert_eq!(code(&anyhow::anyhow!("disk full")), FAILED);
     }

@@ -77,7 +77,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         _ => cluster::connect(&args.find, "fs").await?,
     };
-    let tree = Tree { client: client.clone(), caller };
+    let tree = Tree {
+        client: client.clone(),
+        caller,
+    };
     let outcome = match args.command {
         Command::Ls(args) => ls::run(&tree, &args).await,
         Command::Cat(args) => cat::run(&tree, &args).await,
@@ -106,7 +109,10 @@ struct Tree {
 impl Tree {
     /// Attributes of a path.
     async fn look(&self, path: &RemotePath, follow: bool) -> anyhow::Result<Attr> {
-        self.client.lookup(&self.caller, &path.at(), follow).await.with_context(|| path.to_string())
+        self.client
+            .lookup(&self.caller, &path.at(), follow)
+            .await
+            .with_context(|| path.to_string())
     }
 
     /// The same; `None` when there is nothing.
@@ -142,12 +148,18 @@ impl Tree {
 
 /// An inode itself, as a place.
 fn at(ino: Ino) -> At {
-    At { base: ino, path: Vec::new() }
+    At {
+        base: ino,
+        path: Vec::new(),
+    }
 }
 
 /// A name in a directory, as a place.
 fn below(directory: Ino, name: &[u8]) -> At {
-    At { base: directory, path: vec![name.to_vec()] }
+    At {
+        base: directory,
+        path: vec![name.to_vec()],
+    }
 }
 
 /// Permission bits that this process does not give to what it makes.

@@ -50,8 +50,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     rustix::process::setsid().context("cannot leave the session of the terminal")?;
     let outcome = serve(&args).await;
     if let Err(error) = &outcome {
-        let kind = if error.downcast_ref::<Unreachable>().is_some() { "unreachable" } else { "failed" };
-        output::line(&format!("{kind} {}", format!("{error:#}").replace('\n', " ")))?;
+        let kind = if error.downcast_ref::<Unreachable>().is_some() {
+            "unreachable"
+        } else {
+            "failed"
+        };
+        output::line(&format!(
+            "{kind} {}",
+            format!("{error:#}").replace('\n', " ")
+        ))?;
     }
     outcome
 }
@@ -67,7 +74,11 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         let _ = mount.unmount().await;
         return Err(error);
     }
-    output::line(&format!("ready: {} (process {})", path.display(), std::process::id()))?;
+    output::line(&format!(
+        "ready: {} (process {})",
+        path.display(),
+        std::process::id()
+    ))?;
     let outcome = tokio::select! {
         biased;
         signal = signals.next() => {
@@ -89,18 +100,31 @@ pub fn background(args: &Args) -> anyhow::Result<()> {
     // Wrong words and a cluster that does not run are said by this process.
     mountpoint::options(&args.options)?;
     let namenodes = cluster::find(&args.find)?;
-    let dir = std::path::absolute(&args.dir).with_context(|| format!("cannot use {}", args.dir.display()))?;
-    let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
+    let dir = std::path::absolute(&args.dir)
+        .with_context(|| format!("cannot use {}", args.dir.display()))?;
+    let mut command =
+        Command::new(std::env::current_exe().context("cannot find this program's own file")?);
     command.arg("mount").arg("--detached");
     command.arg("--namenodes").arg(namenodes.join(","));
-    command.arg("--timeout").arg(args.find.timeout.as_secs_f64().to_string());
+    command
+        .arg("--timeout")
+        .arg(args.find.timeout.as_secs_f64().to_string());
     for words in &args.options {
         command.arg("-o").arg(words);
     }
     command.arg("--").arg(dir);
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log(args.log.as_deref())?);
-    let mut child = command.spawn().context("cannot start a process for the mount")?;
-    let stdout = child.stdout.take().ok_or_else(|| anyhow!("the process for the mount has no output"))?;
+    command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log(args.log.as_deref())?);
+    let mut child = command
+        .spawn()
+        .context("cannot start a process for the mount")?;
+    let stdout = child
+        .stdout
+        .take()
+        .ok_or_else(|| anyhow!("the process for the mount has no output"))?;
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -112,12 +136,20 @@ pub fn background(args: &Args) -> anyhow::Result<()> {
     match lines.recv_timeout(args.find.timeout + PATIENCE) {
         Ok(line) => told(&line),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
-            let status = child.wait().context("cannot wait for the process of the mount")?;
-            bail!("the process for {} ended without a word ({status}); run it without --background to see why", args.dir.display());
+            let status = child
+                .wait()
+                .context("cannot wait for the process of the mount")?;
+            bail!(
+                "the process for {} ended without a word ({status}); run it without --background to see why",
+                args.dir.display()
+            );
         }
         Err(mpsc::RecvTimeoutError::Timeout) => {
             let _ = child.kill();
-            bail!("mounting {} takes too long and was given up", args.dir.display());
+            bail!(
+                "mounting {} takes too long and was given up",
+                args.dir.display()
+            );
         }
     }
 }
@@ -133,7 +165,9 @@ fn told(line: &str) -> anyhow::Result<()> {
 }
 
 fn log(path: Option<&Path>) -> anyhow::Result<Stdio> {
-    let Some(path) = path else { return Ok(Stdio::null()) };
+    let Some(path) = path else {
+        return Ok(Stdio::null());
+    };
     let file: File = OpenOptions::new()
         .create(true)
         .append(true)
@@ -149,8 +183,15 @@ mod tests {
     #[test]
     fn what_the_background_says_becomes_an_outcome() {
         assert!(told("ready: /mnt/x (process 7)").is_ok());
-        assert_eq!(told("failed cannot mount").unwrap_err().to_string(), "cannot mount");
-        assert!(told("unreachable no NameNode").unwrap_err().is::<Unreachable>());
+        assert_eq!(
+            told("failed cannot mount").unwrap_err().to_string(),
+            "cannot mount"
+        );
+        assert!(
+            told("unreachable no NameNode")
+                .unwrap_err()
+                .is::<Unreachable>()
+        );
         assert!(told("hello").is_err());
     }
 }

@@ -19,10 +19,14 @@ const FIRST_LOOK: Duration = Duration::from_secs(30);
 /// # Errors
 /// What [`boomfs_fuse_mount::check_mountpoint`] gives.
 pub fn prepare(path: &Path) -> anyhow::Result<PathBuf> {
-    let missing = std::fs::symlink_metadata(path).is_err_and(|why| why.kind() == ErrorKind::NotFound);
-    let has_parent = path.parent().is_some_and(|parent| parent.as_os_str().is_empty() || parent.is_dir());
+    let missing =
+        std::fs::symlink_metadata(path).is_err_and(|why| why.kind() == ErrorKind::NotFound);
+    let has_parent = path
+        .parent()
+        .is_some_and(|parent| parent.as_os_str().is_empty() || parent.is_dir());
     if missing && has_parent {
-        std::fs::create_dir(path).with_context(|| format!("cannot make mount point {}", path.display()))?;
+        std::fs::create_dir(path)
+            .with_context(|| format!("cannot make mount point {}", path.display()))?;
         eprintln!("boomfs: made mount point {}", path.display());
     }
     Ok(boomfs_fuse_mount::check_mountpoint(path)?)
@@ -37,9 +41,15 @@ pub async fn look(path: &Path) -> anyhow::Result<()> {
     // A thread of its own: a look that hangs is left behind.
     let looking = tokio::task::spawn_blocking(move || std::fs::read_dir(place).map(|_| ()));
     match tokio::time::timeout(FIRST_LOOK, looking).await {
-        Ok(Ok(result)) => result.with_context(|| format!("mounted {}, but cannot look into it", path.display())),
+        Ok(Ok(result)) => {
+            result.with_context(|| format!("mounted {}, but cannot look into it", path.display()))
+        }
         Ok(Err(why)) => Err(why).context("cannot look into the mount"),
-        Err(_) => anyhow::bail!("mounted {}, but it does not answer within {} s", path.display(), FIRST_LOOK.as_secs()),
+        Err(_) => anyhow::bail!(
+            "mounted {}, but it does not answer within {} s",
+            path.display(),
+            FIRST_LOOK.as_secs()
+        ),
     }
 }
 
@@ -49,9 +59,19 @@ pub async fn look(path: &Path) -> anyhow::Result<()> {
 /// An unknown word, or one with a value that it does not take.
 pub fn options(words: &[String]) -> anyhow::Result<Options> {
     let mut options = Options::default();
-    for word in words.iter().flat_map(|words| words.split(',')).filter(|word| !word.is_empty()) {
-        let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
-        let wrong = || usage(format!("mount option {word} is not known; known are: {KNOWN}"));
+    for word in words
+        .iter()
+        .flat_map(|words| words.split(','))
+        .filter(|word| !word.is_empty())
+    {
+        let (name, value) = word
+            .split_once('=')
+            .map_or((word, None), |(name, value)| (name, Some(value)));
+        let wrong = || {
+            usage(format!(
+                "mount option {word} is not known; known are: {KNOWN}"
+            ))
+        };
         match (name, value) {
             ("ro", None) => options.read_only = true,
             ("rw", None) => options.read_only = false,
@@ -69,9 +89,15 @@ pub fn options(words: &[String]) -> anyhow::Result<Options> {
                 let seconds: f64 = value.parse().map_err(|_| wrong())?;
                 options.attr_timeout = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
             }
-            ("readahead_kb", Some(value)) => options.readahead_kb = value.parse().map_err(|_| wrong())?,
+            ("readahead_kb", Some(value)) => {
+                options.readahead_kb = value.parse().map_err(|_| wrong())?
+            }
             ("threads", Some(value)) => {
-                options.n_threads = value.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(wrong)?;
+                options.n_threads = value
+                    .parse()
+                    .ok()
+                    .filter(|n| (1..=64).contains(n))
+                    .ok_or_else(wrong)?;
             }
             ("fsname", Some(value)) if !value.is_empty() => value.clone_into(&mut options.fs_name),
             _ => return Err(wrong()),
@@ -94,9 +120,19 @@ mod tests {
 
     #[test]
     fn unknown_options_are_named() {
-        for wrong in ["fast", "ro=1", "threads=0", "threads=x", "attr_timeout=-1", "fsname="] {
+        for wrong in [
+            "fast",
+            "ro=1",
+            "threads=0",
+            "threads=x",
+            "attr_timeout=-1",
+            "fsname=",
+        ] {
             let error = options(&[wrong.into()]).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("mount option {wrong} is not known")), "{error}");
+            assert!(
+                error.starts_with(&format!("mount option {wrong} is not known")),
+                "{error}"
+            );
         }
     }
 }

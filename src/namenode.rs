@@ -33,7 +33,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     config.replication = args.replication;
     config.block_size = args.block_size.unwrap_or(config.block_size);
     let server = Server::start(Io::real(), config).await?;
-    output::line(&format!("ready: NameNode of cluster {:016x} on {}", server.cluster().0, server.addr()))?;
+    output::line(&format!(
+        "ready: NameNode of cluster {:016x} on {}",
+        server.cluster().0,
+        server.addr()
+    ))?;
     tokio::select! {
         biased;
         signal = signals.next() => tracing::info!(signal, "stopping"),

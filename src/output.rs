@@ -21,7 +21,9 @@ pub fn line(text: &str) -> anyhow::Result<()> {
 pub fn raw(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(why) if why.kind() != ErrorKind::BrokenPipe => Err(why).context("cannot write to stdout"),
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => {
+            Err(why).context("cannot write to stdout")
+        }
         _ => Ok(()),
     }
 }
@@ -37,13 +39,17 @@ pub fn json(value: &serde_json::Value) -> anyhow::Result<()> {
 /// An empty table with a head.
 pub fn table<S: AsRef<str>>(head: &[S]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(head.iter().map(|name| plain(name.as_ref())));
+    table
+        .load_preset(presets::UTF8_FULL_CONDENSED)
+        .set_header(head.iter().map(|name| plain(name.as_ref())));
     table
 }
 
 /// Text whose control characters cannot harm a terminal.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 /// A number of bytes for people: 1.5 GiB.
@@ -77,7 +83,12 @@ pub fn time(ns: i64) -> String {
     let seconds = ns.div_euclid(1_000_000_000);
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = date(days);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 /// The civil date of a day counted from 1970-01-01: eras of 400 years that begin in March, so that a leap day is a year's last.
@@ -89,7 +100,11 @@ fn date(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     (year + era * 400 + i64::from(month <= 2), month, day)
 }
 

@@ -26,7 +26,12 @@ pub struct Args {
     #[arg(long)]
     watch: bool,
     /// Print at most this many rows
-    #[arg(long, value_name = "N", default_value_t = 100_000, conflicts_with = "watch")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100_000,
+        conflicts_with = "watch"
+    )]
     limit: u64,
 }
 
@@ -36,7 +41,11 @@ pub struct Args {
 /// The cluster cannot be reached, or the query is refused.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = cluster::observe(&args.find, "query").await?;
-    let outcome = if args.watch { watch(&client, &args).await } else { once(&client, &args).await };
+    let outcome = if args.watch {
+        watch(&client, &args).await
+    } else {
+        once(&client, &args).await
+    };
     let closed = client.close().await;
     outcome?;
     Ok(closed?)
@@ -44,10 +53,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn once(client: &Client, args: &Args) -> anyhow::Result<()> {
     let answer = client.query(&args.query, args.limit).await?;
-    let mut rows = answer.rows.iter().map(|row| cells(row)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut rows = answer
+        .rows
+        .iter()
+        .map(|row| cells(row))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     rows.sort_by(|a, b| compare(a, b));
     if args.json {
-        return rows.iter().try_for_each(|row| output::json(&object(&answer.columns, row)));
+        return rows
+            .iter()
+            .try_for_each(|row| output::json(&object(&answer.columns, row)));
     }
     let mut table = output::table(&answer.columns);
     for row in &rows {
@@ -55,10 +70,17 @@ async fn once(client: &Client, args: &Args) -> anyhow::Result<()> {
     }
     output::line(&table.to_string())?;
     let count = rows.len();
-    let more = if count as u64 >= args.limit { " (there may be more: see --limit)" } else { "" };
+    let more = if count as u64 >= args.limit {
+        " (there may be more: see --limit)"
+    } else {
+        ""
+    };
     // Scripts read the rows; the count is for people.
     if std::io::stdout().is_terminal() {
-        output::line(&format!("{count} row{}{more}", if count == 1 { "" } else { "s" }))?;
+        output::line(&format!(
+            "{count} row{}{more}",
+            if count == 1 { "" } else { "s" }
+        ))?;
     }
     Ok(())
 }
@@ -73,7 +95,11 @@ async fn watch(client: &Client, args: &Args) -> anyhow::Result<()> {
             change = watch.next() => change,
         };
         let Some(change) = change else { break };
-        if args.json { print_json(&change)? } else { print_text(&change)? }
+        if args.json {
+            print_json(&change)?
+        } else {
+            print_text(&change)?
+        }
     }
     match watch.failure() {
         Some(why) => Err(why.clone().into()),
@@ -109,7 +135,8 @@ fn print_text(change: &Change) -> anyhow::Result<()> {
 
 /// The values of a row.
 fn cells(row: &str) -> anyhow::Result<Vec<Value>> {
-    serde_json::from_str(row).with_context(|| format!("the NameNode sent a row that is no JSON array: {row}"))
+    serde_json::from_str(row)
+        .with_context(|| format!("the NameNode sent a row that is no JSON array: {row}"))
 }
 
 /// A row with the names of its columns; columns of one name get numbers.
@@ -118,7 +145,10 @@ fn object(columns: &[String], row: &[Value]) -> Value {
     for (at, value) in row.iter().enumerate() {
         let name = columns.get(at).cloned().unwrap_or_default();
         let taken = name.is_empty() || object.contains_key(&name);
-        object.insert(if taken { format!("{name}_{at}") } else { name }, value.clone());
+        object.insert(
+            if taken { format!("{name}_{at}") } else { name },
+            value.clone(),
+        );
     }
     Value::Object(object)
 }
@@ -132,13 +162,16 @@ fn shown(value: &Value) -> String {
 
 /// Numbers by value, everything else as text.
 fn compare(a: &[Value], b: &[Value]) -> std::cmp::Ordering {
-    let pairs = a.iter().zip(b).map(|(a, b)| match (a.as_i64(), b.as_i64()) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        _ => match (a.as_f64(), b.as_f64()) {
-            (Some(a), Some(b)) => a.total_cmp(&b),
-            _ => shown(a).cmp(&shown(b)),
-        },
-    });
+    let pairs = a
+        .iter()
+        .zip(b)
+        .map(|(a, b)| match (a.as_i64(), b.as_i64()) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            _ => match (a.as_f64(), b.as_f64()) {
+                (Some(a), Some(b)) => a.total_cmp(&b),
+                _ => shown(a).cmp(&shown(b)),
+            },
+        });
     pairs.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
 }
 
@@ -150,14 +183,24 @@ mod tests {
     fn rows_become_objects() {
         let columns = ["A".to_owned(), "B".to_owned(), "A".to_owned()];
         let row = cells(r#"[1,"x",[2,3]]"#).unwrap();
-        assert_eq!(object(&columns, &row).to_string(), r#"{"A":1,"A_2":[2,3],"B":"x"}"#);
+        assert_eq!(
+            object(&columns, &row).to_string(),
+            r#"{"A":1,"A_2":[2,3],"B":"x"}"#
+        );
     }
 
     #[test]
     fn rows_are_in_the_order_of_their_values() {
-        let mut rows = vec![cells(r#"[10,"b"]"#).unwrap(), cells(r#"[9,"z"]"#).unwrap(), cells(r#"[10,"a"]"#).unwrap()];
+        let mut rows = [
+            cells(r#"[10,"b"]"#).unwrap(),
+            cells(r#"[9,"z"]"#).unwrap(),
+            cells(r#"[10,"a"]"#).unwrap(),
+        ];
         rows.sort_by(|a, b| compare(a, b));
-        let shown: Vec<String> = rows.iter().map(|row| Value::from(row.clone()).to_string()).collect();
+        let shown: Vec<String> = rows
+            .iter()
+            .map(|row| Value::from(row.clone()).to_string())
+            .collect();
         assert_eq!(shown, [r#"[9,"z"]"#, r#"[10,"a"]"#, r#"[10,"b"]"#]);
     }
 }

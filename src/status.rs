@@ -48,20 +48,32 @@ fn verdict(status: &Status) -> String {
         wrong.push("starting: not all known DataNodes have reported yet".to_owned());
     }
     if live == 0 {
-        wrong.push("no DataNode is live, nothing can be read or written; start one with `boomfs datanode`".to_owned());
+        wrong.push(
+            "no DataNode is live, nothing can be read or written; start one with `boomfs datanode`"
+                .to_owned(),
+        );
     } else if (live as u64) < u64::from(wanted) {
-        wrong.push(format!("too few DataNodes: {live} live, but {wanted} replicas of each block are wanted"));
+        wrong.push(format!(
+            "too few DataNodes: {live} live, but {wanted} replicas of each block are wanted"
+        ));
     } else if live < all {
         wrong.push(format!("{} of {all} DataNodes do not answer", all - live));
     }
     if status.missing > 0 {
-        wrong.push(format!("{} blocks have no replica that is live", status.missing));
+        wrong.push(format!(
+            "{} blocks have no replica that is live",
+            status.missing
+        ));
     }
     if status.under_replicated > status.missing {
         let few = status.under_replicated - status.missing;
         wrong.push(format!("{few} blocks have fewer replicas than wanted"));
     }
-    if wrong.is_empty() { "healthy".into() } else { wrong.join("; ") }
+    if wrong.is_empty() {
+        "healthy".into()
+    } else {
+        wrong.join("; ")
+    }
 }
 
 fn nodes(status: &Status) -> String {
@@ -96,7 +108,10 @@ fn facts(status: &Status) -> Vec<String> {
             status.under_replicated,
             status.missing
         ),
-        format!("sessions: {}, applied slot: {}", status.sessions, status.applied_slot),
+        format!(
+            "sessions: {}, applied slot: {}",
+            status.sessions, status.applied_slot
+        ),
     ]
 }
 
@@ -148,7 +163,10 @@ mod tests {
         };
         Status {
             nodes: live.iter().map(node).collect(),
-            space: StatFs { replication: 3, ..StatFs::default() },
+            space: StatFs {
+                replication: 3,
+                ..StatFs::default()
+            },
             missing,
             under_replicated: under,
             ..Status::default()
@@ -158,7 +176,10 @@ mod tests {
     #[test]
     fn the_verdict_names_what_is_wrong() {
         assert_eq!(verdict(&status(&[true; 3], 0, 0)), "healthy");
-        assert_eq!(verdict(&status(&[true, true, true, false], 0, 0)), "1 of 4 DataNodes do not answer");
+        assert_eq!(
+            verdict(&status(&[true, true, true, false], 0, 0)),
+            "1 of 4 DataNodes do not answer"
+        );
         let few = verdict(&status(&[true, false], 1, 3));
         assert_eq!(
             few,

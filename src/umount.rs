@@ -21,7 +21,14 @@ pub struct Args {
 /// Nothing of ours is mounted there, it is in use, or the kernel refuses.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // Programs that still use a mount whose process is gone get nothing from it: nobody is harmed.
-    let dead = matches!(rustix::fs::statfs(&args.dir), Err(Errno::NOTCONN | Errno::CONNABORTED));
-    if args.lazy || dead { unmount_lazy(&args.dir)? } else { unmount(&args.dir)? }
+    let dead = matches!(
+        rustix::fs::statfs(&args.dir),
+        Err(Errno::NOTCONN | Errno::CONNABORTED)
+    );
+    if args.lazy || dead {
+        unmount_lazy(&args.dir)?
+    } else {
+        unmount(&args.dir)?
+    }
     Ok(())
 }

@@ -78,7 +78,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         return Err(error);
     }
     let outcome = parts.run(&mut signals).await;
-    let file = ClusterFile::new(parts.namenode_addresses(), parts.datanode_addresses(), None, None);
+    let file = ClusterFile::new(
+        parts.namenode_addresses(),
+        parts.datanode_addresses(),
+        None,
+        None,
+    );
     let clean = parts.stop(&mut signals).await;
     file.write(&io, &folder.path).await?;
     outcome?;
@@ -105,9 +110,20 @@ async fn start(
     options: boomfs_fuse_mount::Options,
     parts: &mut Parts,
 ) -> anyhow::Result<()> {
-    let asked = args.datanodes.map_or(if folder.datanodes == 0 { 3 } else { folder.datanodes }, |n| n as usize);
+    let asked = args.datanodes.map_or(
+        if folder.datanodes == 0 {
+            3
+        } else {
+            folder.datanodes
+        },
+        |n| n as usize,
+    );
     if asked < folder.datanodes {
-        tracing::warn!("starting {asked} of the {} DataNodes in {}", folder.datanodes, folder.path.display());
+        tracing::warn!(
+            "starting {asked} of the {} DataNodes in {}",
+            folder.datanodes,
+            folder.path.display()
+        );
     }
     let most = u32::try_from(asked).unwrap_or(u32::MAX);
     let mut config = boomfs_namenode::Config::new(folder.namenode(), folder.namenode_address());
@@ -118,8 +134,11 @@ async fn start(
     parts.namenode = Some(namenode);
     for number in 1..=asked {
         let listen = folder.datanode_address(number);
-        let config = boomfs_datanode::Config::new(folder.datanode(number), listen, namenodes.clone());
-        let node = DataNode::start(io.clone(), config).await.with_context(|| format!("DataNode {number}"))?;
+        let config =
+            boomfs_datanode::Config::new(folder.datanode(number), listen, namenodes.clone());
+        let node = DataNode::start(io.clone(), config)
+            .await
+            .with_context(|| format!("DataNode {number}"))?;
         parts.datanodes.push(node);
     }
     let name = cluster::session_name(&format!("up {}", path.display()));
@@ -140,7 +159,11 @@ async fn start(
         Some(std::process::id()),
     );
     file.write(io, &folder.path).await?;
-    let who = if missing.is_empty() { String::new() } else { format!("; missing: {}", missing.join("; ")) };
+    let who = if missing.is_empty() {
+        String::new()
+    } else {
+        format!("; missing: {}", missing.join("; "))
+    };
     output::line(&format!(
         "ready: {} ({} DataNodes, replication {}, NameNode {}, data {}){who}",
         path.display(),
@@ -153,11 +176,23 @@ async fn start(
 
 /// Defaults belong to the cluster: they are set when its data folder is made.
 fn warn_of_defaults(args: &Args, client: &Client) {
-    if let Some(wanted) = args.replication.filter(|wanted| *wanted != client.replication()) {
-        tracing::warn!("--replication {wanted} is for new data folders; this one keeps {}", client.replication());
+    if let Some(wanted) = args
+        .replication
+        .filter(|wanted| *wanted != client.replication())
+    {
+        tracing::warn!(
+            "--replication {wanted} is for new data folders; this one keeps {}",
+            client.replication()
+        );
     }
-    if let Some(wanted) = args.block_size.filter(|wanted| *wanted != client.block_size()) {
-        tracing::warn!("--block-size {wanted} is for new data folders; this one keeps {}", client.block_size());
+    if let Some(wanted) = args
+        .block_size
+        .filter(|wanted| *wanted != client.block_size())
+    {
+        tracing::warn!(
+            "--block-size {wanted} is for new data folders; this one keeps {}",
+            client.block_size()
+        );
     }
 }
 
@@ -172,7 +207,11 @@ async fn assemble(client: &Client, parts: &Parts) -> anyhow::Result<Vec<String>>
             return Ok(few(&status));
         }
         if tokio::time::Instant::now() >= patience {
-            return Ok(missing.into_iter().chain(absent(&status)).chain(few(&status)).collect());
+            return Ok(missing
+                .into_iter()
+                .chain(absent(&status))
+                .chain(few(&status))
+                .collect());
         }
         tokio::time::sleep(POLL).await;
     }
@@ -184,7 +223,9 @@ async fn first_failure(nodes: &[DataNode]) -> anyhow::Error {
     std::future::poll_fn(|context| {
         for (at, failure) in failures.iter_mut().enumerate() {
             if let Poll::Ready(why) = failure.as_mut().poll(context) {
-                return Poll::Ready(anyhow::Error::new(why).context(format!("DataNode {}", at + 1)));
+                return Poll::Ready(
+                    anyhow::Error::new(why).context(format!("DataNode {}", at + 1)),
+                );
             }
         }
         Poll::Pending
@@ -193,29 +234,42 @@ async fn first_failure(nodes: &[DataNode]) -> anyhow::Error {
 }
 
 fn missing(ours: &[String], status: &Status) -> Vec<String> {
-    let is_live = |addr: &String| status.nodes.iter().any(|node| node.live && node.addr == *addr);
+    let is_live = |addr: &String| {
+        status
+            .nodes
+            .iter()
+            .any(|node| node.live && node.addr == *addr)
+    };
     let silent = ours.iter().enumerate().filter(|(_, addr)| !is_live(addr));
-    silent.map(|(at, addr)| format!("DataNode {} ({addr}) has not registered", at + 1)).collect()
+    silent
+        .map(|(at, addr)| format!("DataNode {} ({addr}) has not registered", at + 1))
+        .collect()
 }
 
 /// DataNodes that the cluster knows and that are not there.
 fn absent(status: &Status) -> Vec<String> {
     let dead = status.nodes.iter().filter(|node| !node.live);
-    dead.map(|node| format!("DataNode {} (last at {}) is not live", node.node, node.addr)).collect()
+    dead.map(|node| format!("DataNode {} (last at {}) is not live", node.node, node.addr))
+        .collect()
 }
 
 fn few(status: &Status) -> Vec<String> {
     let live = status.nodes.iter().filter(|node| node.live).count();
     let wanted = status.space.replication;
     if (live as u64) < u64::from(wanted) {
-        return vec![format!("{wanted} replicas of each block are wanted, and only {live} DataNodes are live")];
+        return vec![format!(
+            "{wanted} replicas of each block are wanted, and only {live} DataNodes are live"
+        )];
     }
     Vec::new()
 }
 
 impl Parts {
     fn namenode_addresses(&self) -> Vec<String> {
-        self.namenode.iter().map(|server| server.addr().to_owned()).collect()
+        self.namenode
+            .iter()
+            .map(|server| server.addr().to_owned())
+            .collect()
     }
 
     fn datanode_addresses(&self) -> Vec<String> {
@@ -224,7 +278,9 @@ impl Parts {
 
     /// Waits until it is to end.
     async fn run(&self, signals: &mut Signals) -> anyhow::Result<()> {
-        let (Some(namenode), Some(mount)) = (&self.namenode, &self.mount) else { return Ok(()) };
+        let (Some(namenode), Some(mount)) = (&self.namenode, &self.mount) else {
+            return Ok(());
+        };
         tokio::select! {
             biased;
             signal = signals.next() => {
@@ -247,10 +303,16 @@ impl Parts {
     async fn stop(&mut self, signals: &mut Signals) -> bool {
         let mut clean = true;
         if let Some(mount) = self.mount.take() {
-            clean &= within(signals, "unmounting", async move { mount.unmount().await.map_err(Into::into) }).await;
+            clean &= within(signals, "unmounting", async move {
+                mount.unmount().await.map_err(Into::into)
+            })
+            .await;
         }
         if let Some(client) = self.client.take() {
-            clean &= within(signals, "closing the session", async move { client.close().await.map_err(Into::into) }).await;
+            clean &= within(signals, "closing the session", async move {
+                client.close().await.map_err(Into::into)
+            })
+            .await;
         }
         for node in self.datanodes.drain(..) {
             let stopping = async move {
@@ -260,14 +322,21 @@ impl Parts {
             clean &= within(signals, "stopping a DataNode", stopping).await;
         }
         if let Some(namenode) = self.namenode.take() {
-            clean &= within(signals, "stopping the NameNode", async move { namenode.shutdown().await.map_err(Into::into) }).await;
+            clean &= within(signals, "stopping the NameNode", async move {
+                namenode.shutdown().await.map_err(Into::into)
+            })
+            .await;
         }
         clean
     }
 }
 
 /// Does one step of stopping; says whether it went well.
-async fn within(signals: &mut Signals, what: &str, step: impl Future<Output = anyhow::Result<()>>) -> bool {
+async fn within(
+    signals: &mut Signals,
+    what: &str,
+    step: impl Future<Output = anyhow::Result<()>>,
+) -> bool {
     let outcome = tokio::select! {
         biased;
         signal = signals.next() => Err(anyhow!("cut short by {signal}")),

@@ -11,8 +11,14 @@ const BATCH: usize = 256;
 const ROUNDS: usize = 400;
 
 fn main() -> Result<()> {
-    let files = std::env::var("BOOMFS_BENCH_FILES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
-    println!("engine against plain hash maps, {files} files, {}", machine());
+    let files = std::env::var("BOOMFS_BENCH_FILES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1_000_000);
+    println!(
+        "engine against plain hash maps, {files} files, {}",
+        machine()
+    );
     let before = resident("self");
     let mut rules = Rules::new(boomfs_namenode::rules::program()?)?;
     let empty = resident("self");
@@ -21,31 +27,61 @@ fn main() -> Result<()> {
         rules.idle()?;
     }
     let loaded = resident("self");
-    println!("memory: rules and engine {} KiB, {} bytes a file", (empty - before) >> 10, (loaded - empty) / files as u64);
+    println!(
+        "memory: rules and engine {} KiB, {} bytes a file",
+        (empty - before) >> 10,
+        (loaded - empty) / files as u64
+    );
     let mut plain = Plain::new();
     let (session, plain_dirs) = load_plain(&mut plain, files);
 
-    report("create", 1, create_rules(&mut rules, &dirs, 1)?, create_plain(&mut plain, session, &plain_dirs, 1, files));
-    report("create", BATCH, create_rules(&mut rules, &dirs, BATCH)?, create_plain(&mut plain, session, &plain_dirs, BATCH, files));
-    report("lookup", 1, lookup_rules(&mut rules, &dirs, 1)?, lookup_plain(&plain, &plain_dirs, 1));
-    report("lookup", BATCH, lookup_rules(&mut rules, &dirs, BATCH)?, lookup_plain(&plain, &plain_dirs, BATCH));
+    report(
+        "create",
+        1,
+        create_rules(&mut rules, &dirs, 1)?,
+        create_plain(&mut plain, session, &plain_dirs, 1, files),
+    );
+    report(
+        "create",
+        BATCH,
+        create_rules(&mut rules, &dirs, BATCH)?,
+        create_plain(&mut plain, session, &plain_dirs, BATCH, files),
+    );
+    report(
+        "lookup",
+        1,
+        lookup_rules(&mut rules, &dirs, 1)?,
+        lookup_plain(&plain, &plain_dirs, 1),
+    );
+    report(
+        "lookup",
+        BATCH,
+        lookup_rules(&mut rules, &dirs, BATCH)?,
+        lookup_plain(&plain, &plain_dirs, BATCH),
+    );
     Ok(())
 }
 
 fn report(what: &str, batch: usize, rules: Duration, plain: Duration) {
     let (rules, plain) = (us(rules) / batch as f64, us(plain) / batch as f64);
-    println!("{what:7} batch {batch:4}: rules {rules:8.2} us, plain {plain:7.3} us, ratio {:6.1}", rules / plain);
+    println!(
+        "{what:7} batch {batch:4}: rules {rules:8.2} us, plain {plain:7.3} us, ratio {:6.1}",
+        rules / plain
+    );
 }
 
 /// A directory for each thousand files.
 fn load_rules(rules: &mut Rules, files: usize) -> Result<Vec<i64>> {
-    let names: Vec<(i64, String)> = (0..files.div_ceil(1_000)).map(|d| (ROOT, format!("dir{d}"))).collect();
+    let names: Vec<(i64, String)> = (0..files.div_ceil(1_000))
+        .map(|d| (ROOT, format!("dir{d}")))
+        .collect();
     let mut dirs = Vec::new();
     for part in names.chunks(BATCH) {
         dirs.extend(rules.make("mkdir", part)?);
     }
-    let all: Vec<(i64, String)> =
-        (0..files).filter_map(|f| Some((*dirs.get(f / 1_000)?, format!("file-{:03}.txt", f % 1_000)))).collect();
+    let all: Vec<(i64, String)> = (0..files)
+        .filter_map(|f| Some((*dirs.get(f / 1_000)?, format!("file-{:03}.txt", f % 1_000))))
+        .collect();
     for part in all.chunks(BATCH) {
         rules.make("create", part)?;
     }
@@ -57,10 +93,25 @@ fn load_plain(plain: &mut Plain, files: usize) -> (i64, Vec<i64>) {
     let mut seq = 0;
     let mut make = |plain: &mut Plain, parent: i64, name: String, dir: bool| {
         seq += 1;
-        let create = Create { session, seq, ack: seq - 512, uid: 0, parent, name: name.as_bytes(), stamp: seq, dir };
-        plain.create(&create).ok().and_then(|a| a.first().copied()).unwrap_or_default()
+        let create = Create {
+            session,
+            seq,
+            ack: seq - 512,
+            uid: 0,
+            parent,
+            name: name.as_bytes(),
+            stamp: seq,
+            dir,
+        };
+        plain
+            .create(&create)
+            .ok()
+            .and_then(|a| a.first().copied())
+            .unwrap_or_default()
     };
-    let dirs: Vec<i64> = (0..files.div_ceil(1_000)).map(|d| make(plain, ROOT, format!("dir{d}"), true)).collect();
+    let dirs: Vec<i64> = (0..files.div_ceil(1_000))
+        .map(|d| make(plain, ROOT, format!("dir{d}"), true))
+        .collect();
     for f in 0..files {
         let parent = dirs.get(f / 1_000).copied().unwrap_or(ROOT);
         make(plain, parent, format!("file-{:03}.txt", f % 1_000), false);
@@ -69,7 +120,13 @@ fn load_plain(plain: &mut Plain, files: usize) -> (i64, Vec<i64>) {
 }
 
 /// Names spread over the directories.
-fn names(dirs: &[i64], round: usize, batch: usize, prefix: &str, width: usize) -> Vec<(i64, String)> {
+fn names(
+    dirs: &[i64],
+    round: usize,
+    batch: usize,
+    prefix: &str,
+    width: usize,
+) -> Vec<(i64, String)> {
     (0..batch)
         .filter_map(|i| {
             let n = round * batch + i;
@@ -83,7 +140,10 @@ fn existing(dirs: &[i64], round: usize, batch: usize) -> Vec<(i64, String)> {
     (0..batch)
         .filter_map(|i| {
             let n = round * batch + i;
-            Some((*dirs.get(n.wrapping_mul(7_919) % dirs.len())?, format!("file-{:03}.txt", n % 1_000)))
+            Some((
+                *dirs.get(n.wrapping_mul(7_919) % dirs.len())?,
+                format!("file-{:03}.txt", n % 1_000),
+            ))
         })
         .collect()
 }
@@ -99,8 +159,16 @@ fn create_rules(rules: &mut Rules, dirs: &[i64], batch: usize) -> Result<Duratio
     Ok(median(times))
 }
 
-fn create_plain(plain: &mut Plain, session: i64, dirs: &[i64], batch: usize, files: usize) -> Duration {
-    let mut seq = i64::try_from(files + files.div_ceil(1_000) + if batch == 1 { 0 } else { ROUNDS }).unwrap_or_default();
+fn create_plain(
+    plain: &mut Plain,
+    session: i64,
+    dirs: &[i64],
+    batch: usize,
+    files: usize,
+) -> Duration {
+    let mut seq =
+        i64::try_from(files + files.div_ceil(1_000) + if batch == 1 { 0 } else { ROUNDS })
+            .unwrap_or_default();
     let mut times = Vec::new();
     for round in 0..ROUNDS {
         let part = names(dirs, round, batch, &format!("new{batch}"), 1);
@@ -108,8 +176,16 @@ fn create_plain(plain: &mut Plain, session: i64, dirs: &[i64], batch: usize, fil
             part.iter()
                 .filter(|(parent, name)| {
                     seq += 1;
-                    let create =
-                        Create { session, seq, ack: seq - 512, uid: 0, parent: *parent, name: name.as_bytes(), stamp: seq, dir: false };
+                    let create = Create {
+                        session,
+                        seq,
+                        ack: seq - 512,
+                        uid: 0,
+                        parent: *parent,
+                        name: name.as_bytes(),
+                        stamp: seq,
+                        dir: false,
+                    };
                     plain.create(&create).is_ok()
                 })
                 .count()
@@ -135,7 +211,11 @@ fn lookup_plain(plain: &Plain, dirs: &[i64], batch: usize) -> Duration {
     let mut times = Vec::new();
     for round in 0..ROUNDS {
         let part = existing(dirs, round, batch);
-        let (time, good) = timed(|| part.iter().filter(|(p, n)| plain.lookup(0, *p, n.as_bytes()).is_ok()).count());
+        let (time, good) = timed(|| {
+            part.iter()
+                .filter(|(p, n)| plain.lookup(0, *p, n.as_bytes()).is_ok())
+                .count()
+        });
         assert_eq!(good, batch, "plain lookups succeed");
         times.push(time);
     }

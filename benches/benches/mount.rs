@@ -21,7 +21,9 @@ const ROUNDS: usize = 3;
 fn main() -> Result<()> {
     println!("mount against a local folder: {}", machine());
     let folder = tempfile::tempdir()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let mountpoint = folder.path().join("mnt");
     let local = folder.path().join("local");
     fs::create_dir_all(&mountpoint)?;
@@ -43,9 +45,24 @@ fn main() -> Result<()> {
     }
     for (what, mounted, local) in results {
         let (m, l) = (median(mounted).as_secs_f64(), median(local).as_secs_f64());
-        let rate = |t: f64| if what.starts_with("sequential") { STREAM as f64 / t / 1e6 } else { FILES as f64 / t };
-        let unit = if what.starts_with("sequential") { "MB/s" } else { "/s" };
-        println!("{what:24} mount {:9.0} {unit:4}  local {:9.0} {unit:4}  local is {:6.1} times faster", rate(m), rate(l), m / l);
+        let rate = |t: f64| {
+            if what.starts_with("sequential") {
+                STREAM as f64 / t / 1e6
+            } else {
+                FILES as f64 / t
+            }
+        };
+        let unit = if what.starts_with("sequential") {
+            "MB/s"
+        } else {
+            "/s"
+        };
+        println!(
+            "{what:24} mount {:9.0} {unit:4}  local {:9.0} {unit:4}  local is {:6.1} times faster",
+            rate(m),
+            rate(l),
+            m / l
+        );
     }
     runtime.block_on(async {
         mount.unmount().await?;
@@ -60,16 +77,35 @@ fn main() -> Result<()> {
 
 async fn up(folder: &Path, mountpoint: &Path) -> Result<(Server, Vec<DataNode>, Client, Mount)> {
     let io = Io::real();
-    let server = Server::start(io.clone(), boomfs_namenode::Config::new(folder.join("namenode"), "127.0.0.1:0")).await?;
+    let server = Server::start(
+        io.clone(),
+        boomfs_namenode::Config::new(folder.join("namenode"), "127.0.0.1:0"),
+    )
+    .await?;
     let mut nodes = Vec::new();
     for n in 0..3 {
-        let config = boomfs_datanode::Config::new(folder.join(format!("datanode{n}")), "127.0.0.1:0", vec![server.addr()]);
+        let config = boomfs_datanode::Config::new(
+            folder.join(format!("datanode{n}")),
+            "127.0.0.1:0",
+            vec![server.addr().to_owned()],
+        );
         nodes.push(DataNode::start(io.clone(), config).await?);
     }
-    let client = Client::connect(io, Config::new(vec![server.addr()], "bench")).await?;
+    let client = Client::connect(io, Config::new(vec![server.addr().to_owned()], "bench")).await?;
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while client.status().await?.nodes.iter().filter(|n| n.live).count() < 3 {
-        anyhow::ensure!(std::time::Instant::now() < deadline, "three DataNodes are not there within 30 s");
+    while client
+        .status()
+        .await?
+        .nodes
+        .iter()
+        .filter(|n| n.live)
+        .count()
+        < 3
+    {
+        anyhow::ensure!(
+            std::time::Instant::now() < deadline,
+            "three DataNodes are not there within 30 s"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let mount = Mount::new(client.clone(), mountpoint, Options::default()).context("mounting")?;

@@ -5,7 +5,8 @@ use anyhow::{Context, Result, bail};
 use boomfs_benches::measure::{machine, median, resident};
 use boomfs_io::{Io, ReadHalf, WriteHalf};
 use boomfs_wire::{
-    Answer, At, Caller, FromNameNode, Ino, Kind, Op, Peer, ReadOp, ToNameNode, encode_message, read_message,
+    Answer, At, Caller, FromNameNode, Ino, Kind, Op, Peer, ReadOp, ToNameNode, encode_message,
+    read_message,
 };
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -31,9 +32,23 @@ impl Load {
     async fn connect(addr: &str) -> Result<Load> {
         let stream = Io::real().connect(addr, Duration::from_secs(5)).await?;
         let (read, write) = stream.into_split();
-        let mut load = Load { read: BufReader::with_capacity(1 << 20, read), write, seq: 0, req: 0, acked: 0 };
-        let peer = Peer::Client { session: None, nonce: std::process::id().into(), name: "bench".to_string() };
-        load.send(&[ToNameNode::Hello { cluster: None, peer }]).await?;
+        let mut load = Load {
+            read: BufReader::with_capacity(1 << 20, read),
+            write,
+            seq: 0,
+            req: 0,
+            acked: 0,
+        };
+        let peer = Peer::Client {
+            session: None,
+            nonce: std::process::id().into(),
+            name: "bench".to_string(),
+        };
+        load.send(&[ToNameNode::Hello {
+            cluster: None,
+            peer,
+        }])
+        .await?;
         match load.receive().await? {
             FromNameNode::Welcome { .. } => Ok(load),
             other => bail!("not welcome: {other:?}"),
@@ -51,7 +66,9 @@ impl Load {
     }
 
     async fn receive(&mut self) -> Result<FromNameNode> {
-        let (message, _) = read_message(&mut self.read).await?.context("the NameNode closed the connection")?;
+        let (message, _) = read_message(&mut self.read)
+            .await?
+            .context("the NameNode closed the connection")?;
         Ok(message)
     }
 
@@ -60,11 +77,26 @@ impl Load {
         match ask {
             Ask::Command(op) => {
                 self.seq += 1;
-                (self.seq, ToNameNode::Command { seq: self.seq, ack: self.acked, caller, op })
+                (
+                    self.seq,
+                    ToNameNode::Command {
+                        seq: self.seq,
+                        ack: self.acked,
+                        caller,
+                        op,
+                    },
+                )
             }
             Ask::Read(op) => {
                 self.req += 1;
-                (1 << 40 | self.req, ToNameNode::Read { req: self.req, caller, op })
+                (
+                    1 << 40 | self.req,
+                    ToNameNode::Read {
+                        req: self.req,
+                        caller,
+                        op,
+                    },
+                )
             }
         }
     }
@@ -80,7 +112,9 @@ impl Load {
         let mut room = in_flight;
         while done < total {
             let mut out = Vec::new();
-            while room > 0 && let Some((at, ask)) = asks.next() {
+            while room > 0
+                && let Some((at, ask)) = asks.next()
+            {
                 let (id, message) = self.message(ask);
                 waiting.insert(id, at);
                 out.push(message);
@@ -115,7 +149,10 @@ impl Load {
 }
 
 fn at(base: Ino, name: String) -> At {
-    At { base, path: vec![name.into_bytes()] }
+    At {
+        base,
+        path: vec![name.into_bytes()],
+    }
 }
 
 fn create(base: Ino, name: String) -> Op {
@@ -146,16 +183,33 @@ struct Report {
 impl Report {
     fn note(&mut self, what: &str, in_flight: usize, n: usize, time: Duration) {
         let rate = n as f64 / time.as_secs_f64();
-        self.rates.entry((what.to_string(), in_flight)).or_default().push(rate);
+        self.rates
+            .entry((what.to_string(), in_flight))
+            .or_default()
+            .push(rate);
     }
 
     fn print(&self) {
         for in_flight in [1, 64] {
-            for what in ["mkdir", "create+close", "stat", "list 200", "rename", "delete", "creates in one directory"] {
+            for what in [
+                "mkdir",
+                "create+close",
+                "stat",
+                "list 200",
+                "rename",
+                "delete",
+                "creates in one directory",
+            ] {
                 if let Some(rates) = self.rates.get(&(what.to_string(), in_flight)) {
-                    let times = rates.iter().map(|r| Duration::from_secs_f64(1.0 / r)).collect();
+                    let times = rates
+                        .iter()
+                        .map(|r| Duration::from_secs_f64(1.0 / r))
+                        .collect();
                     let middle = 1.0 / median(times).as_secs_f64();
-                    println!("{in_flight:3} in flight  {what:26} {middle:10.0} /s   {}", spread(rates));
+                    println!(
+                        "{in_flight:3} in flight  {what:26} {middle:10.0} /s   {}",
+                        spread(rates)
+                    );
                 }
             }
         }
@@ -170,56 +224,134 @@ fn spread(rates: &[f64]) -> String {
 /// One round of every operation, in a directory of its own.
 async fn round(load: &mut Load, report: &mut Report, in_flight: usize, round: usize) -> Result<()> {
     let n = if in_flight == 1 { 1_000 } else { 10_000 };
-    let top = load.run(vec![Ask::Command(mkdir(Ino::ROOT, format!("bench-{in_flight}-{round}")))], 1).await?.0;
+    let top = load
+        .run(
+            vec![Ask::Command(mkdir(
+                Ino::ROOT,
+                format!("bench-{in_flight}-{round}"),
+            ))],
+            1,
+        )
+        .await?
+        .0;
     let top = ino(top.first().context("no answer")?)?;
-    let dirs = (0..n / 10).map(|i| Ask::Command(mkdir(top, format!("d{i}")))).collect();
+    let dirs = (0..n / 10)
+        .map(|i| Ask::Command(mkdir(top, format!("d{i}"))))
+        .collect();
     let (dirs, time) = load.run(dirs, in_flight).await?;
     report.note("mkdir", in_flight, n / 10, time);
     let dirs = dirs.iter().map(ino).collect::<Result<Vec<_>>>()?;
     let dir = |i: usize| dirs.get(i % dirs.len()).copied().unwrap_or(top);
     // Create takes the write lease; close commits the length and gives it back.
     let start = Instant::now();
-    let creates = (0..n).map(|i| Ask::Command(create(dir(i), format!("f{i}")))).collect();
+    let creates = (0..n)
+        .map(|i| Ask::Command(create(dir(i), format!("f{i}"))))
+        .collect();
     let (files, _) = load.run(creates, in_flight).await?;
     let files = files.iter().map(ino).collect::<Result<Vec<_>>>()?;
-    let closes = files.iter().map(|f| Ask::Command(Op::ReleaseLease { ino: *f })).collect();
+    let closes = files
+        .iter()
+        .map(|f| Ask::Command(Op::ReleaseLease { ino: *f }))
+        .collect();
     load.run(closes, in_flight).await?;
     report.note("create+close", in_flight, n, start.elapsed());
-    let stats = (0..n).map(|i| Ask::Read(ReadOp::Lookup { at: at(dir(i), format!("f{i}")), follow: false })).collect();
+    let stats = (0..n)
+        .map(|i| {
+            Ask::Read(ReadOp::Lookup {
+                at: at(dir(i), format!("f{i}")),
+                follow: false,
+            })
+        })
+        .collect();
     report.note("stat", in_flight, n, load.run(stats, in_flight).await?.1);
-    let lists = (0..n / 10).map(|i| Ask::Read(ReadOp::ReadDir { ino: top, after: i as u64, limit: 200 })).collect();
-    report.note("list 200", in_flight, n / 10, load.run(lists, in_flight).await?.1);
+    let lists = (0..n / 10)
+        .map(|i| {
+            Ask::Read(ReadOp::ReadDir {
+                ino: top,
+                after: i as u64,
+                limit: 200,
+            })
+        })
+        .collect();
+    report.note(
+        "list 200",
+        in_flight,
+        n / 10,
+        load.run(lists, in_flight).await?.1,
+    );
     let renames = (0..n)
         .map(|i| {
             let (from, to) = (at(dir(i), format!("f{i}")), at(dir(i), format!("g{i}")));
-            Ask::Command(Op::Rename { from, to, no_replace: false, exchange: false })
+            Ask::Command(Op::Rename {
+                from,
+                to,
+                no_replace: false,
+                exchange: false,
+            })
         })
         .collect();
-    report.note("rename", in_flight, n, load.run(renames, in_flight).await?.1);
-    let deletes = (0..n).map(|i| Ask::Command(Op::Unlink { at: at(dir(i), format!("g{i}")) })).collect();
-    report.note("delete", in_flight, n, load.run(deletes, in_flight).await?.1);
+    report.note(
+        "rename",
+        in_flight,
+        n,
+        load.run(renames, in_flight).await?.1,
+    );
+    let deletes = (0..n)
+        .map(|i| {
+            Ask::Command(Op::Unlink {
+                at: at(dir(i), format!("g{i}")),
+            })
+        })
+        .collect();
+    report.note(
+        "delete",
+        in_flight,
+        n,
+        load.run(deletes, in_flight).await?.1,
+    );
     if in_flight > 1 {
-        let one = load.run(vec![Ask::Command(mkdir(top, "one".to_string()))], 1).await?.0;
+        let one = load
+            .run(vec![Ask::Command(mkdir(top, "one".to_string()))], 1)
+            .await?
+            .0;
         let one = ino(one.first().context("no answer")?)?;
-        let creates = (0..n).map(|i| Ask::Command(create(one, format!("file{i}")))).collect();
-        report.note("creates in one directory", in_flight, n, load.run(creates, in_flight).await?.1);
+        let creates = (0..n)
+            .map(|i| Ask::Command(create(one, format!("file{i}"))))
+            .collect();
+        report.note(
+            "creates in one directory",
+            in_flight,
+            n,
+            load.run(creates, in_flight).await?.1,
+        );
     }
     Ok(())
 }
 
 fn mkdir(base: Ino, name: String) -> Op {
-    Op::Mkdir { at: at(base, name), mode: 0o755, ino: Ino(0) }
+    Op::Mkdir {
+        at: at(base, name),
+        mode: 0o755,
+        ino: Ino(0),
+    }
 }
 
 fn main() -> Result<()> {
-    println!("NameNode over its socket, synced, load generator included: {}", machine());
+    println!(
+        "NameNode over its socket, synced, load generator included: {}",
+        machine()
+    );
     let folder = tempfile::tempdir()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let config = boomfs_namenode::Config::new(folder.path().join("namenode"), "127.0.0.1:0");
         let server = boomfs_namenode::Server::start(Io::real(), config).await?;
-        let mut load = Load::connect(&server.addr()).await?;
-        let mut report = Report { rates: HashMap::new() };
+        let mut load = Load::connect(server.addr()).await?;
+        let mut report = Report {
+            rates: HashMap::new(),
+        };
         for r in 0..ROUNDS {
             for in_flight in [1, 64] {
                 round(&mut load, &mut report, in_flight, r).await?;

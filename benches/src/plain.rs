@@ -65,7 +65,10 @@ pub struct Create<'a> {
 impl Plain {
     /// An empty tree.
     pub fn new() -> Plain {
-        let mut plain = Plain { next: 16, ..Plain::default() };
+        let mut plain = Plain {
+            next: 16,
+            ..Plain::default()
+        };
         let root = Inode {
             dir: true,
             mode: 0o755,
@@ -86,7 +89,13 @@ impl Plain {
     pub fn open(&mut self) -> i64 {
         let id = self.next;
         self.next += 1;
-        self.sessions.insert(id, Session { next: 1, ..Session::default() });
+        self.sessions.insert(
+            id,
+            Session {
+                next: 1,
+                ..Session::default()
+            },
+        );
         id
     }
 
@@ -116,7 +125,11 @@ impl Plain {
             return Err(20);
         }
         let wanted = 0o3;
-        let bits = if c.uid == parent.uid { parent.mode >> 6 } else { parent.mode };
+        let bits = if c.uid == parent.uid {
+            parent.mode >> 6
+        } else {
+            parent.mode
+        };
         if c.uid != 0 && bits & wanted != wanted {
             return Err(13);
         }
@@ -174,8 +187,21 @@ impl Plain {
         let entries = self.dirs.get(ino).map_or(0, |d| d.entries + d.mtime);
         let [atime, mtime, ctime, crtime] = inode.times;
         Ok(vec![
-            *ino, *cookie, i64::from(inode.dir), inode.mode, inode.uid, inode.gid, inode.size, inode.nlink, atime,
-            mtime, ctime, crtime, inode.block_size, inode.replication, entries,
+            *ino,
+            *cookie,
+            i64::from(inode.dir),
+            inode.mode,
+            inode.uid,
+            inode.gid,
+            inode.size,
+            inode.nlink,
+            atime,
+            mtime,
+            ctime,
+            crtime,
+            inode.block_size,
+            inode.replication,
+            entries,
         ])
     }
 }

@@ -13,7 +13,6 @@ pub struct Rules {
     request: RelId,
     ask: RelId,
     decided: RelId,
-    hello: RelId,
     reply: RelId,
     read_reply: RelId,
     welcome: RelId,
@@ -28,30 +27,69 @@ pub struct Rules {
 impl Rules {
     /// A new, empty filesystem with one session.
     pub fn new(program: Program) -> Result<Rules> {
-        let find = |name: &str| program.find(name).with_context(|| format!("no relation {name}"));
+        let find = |name: &str| {
+            program
+                .find(name)
+                .with_context(|| format!("no relation {name}"))
+        };
         let mut options = Options::new(Value::addr("nn"));
         options.observe = vec![find("propose")?];
         options.replicated_changes = false;
         options.max_ticks = 100_000;
-        let [request, ask, decided, hello] =
-            [find("request")?, find("ask")?, find("decided")?, find("hello_client")?];
-        let [reply, read_reply, welcome] = [find("reply")?, find("read_reply")?, find("welcome_client")?];
+        let [request, ask, decided, hello] = [
+            find("request")?,
+            find("ask")?,
+            find("decided")?,
+            find("hello_client")?,
+        ];
+        let [reply, read_reply, welcome] =
+            [find("reply")?, find("read_reply")?, find("welcome_client")?];
         let configure = find("configure")?;
         let node = Node::new(Arc::new(program), options)?;
-        let now = Time { wall_ns: 1_700_000_000_000_000_000, mono_ns: 1 };
+        let now = Time {
+            wall_ns: 1_700_000_000_000_000_000,
+            mono_ns: 1,
+        };
         let mut rules = Rules {
-            node, request, ask, decided, hello, reply, read_reply, welcome, slot: 0, arrival: 0, now, session: 0, seq: 0,
+            node,
+            request,
+            ask,
+            decided,
+            reply,
+            read_reply,
+            welcome,
+            slot: 0,
+            arrival: 0,
+            now,
+            session: 0,
+            seq: 0,
         };
         let started = rules.node.start(true, now)?;
         rules.follow(started)?;
-        rules.feed(vec![(configure, Row::new(&[Value::Int(3), Value::Int(64 << 20)]))])?;
+        rules.feed(vec![(
+            configure,
+            Row::new(&[Value::Int(3), Value::Int(64 << 20)]),
+        )])?;
         rules.arrival += 1;
         let greeting = [
-            Value::Int(rules.arrival), Value::addr("c1"), Value::Int(0), Value::Int(77), Value::str("bench"),
+            Value::Int(rules.arrival),
+            Value::addr("c1"),
+            Value::Int(0),
+            Value::Int(77),
+            Value::str("bench"),
         ];
         let out = rules.feed(vec![(hello, Row::new(&greeting))])?;
-        let welcome = out.iter().flat_map(|o| &o.messages).find(|m| m.rel == rules.welcome).context("no session")?;
-        rules.session = welcome.row.values().get(1).and_then(Value::as_int).context("no session number")?;
+        let welcome = out
+            .iter()
+            .flat_map(|o| &o.messages)
+            .find(|m| m.rel == rules.welcome)
+            .context("no session")?;
+        rules.session = welcome
+            .row
+            .values()
+            .get(1)
+            .and_then(Value::as_int)
+            .context("no session number")?;
         Ok(rules)
     }
 
@@ -67,7 +105,11 @@ impl Rules {
         let mut all = vec![first];
         let mut at = 0;
         while let Some(out) = all.get(at) {
-            let batches: Vec<Value> = out.observed.iter().filter_map(|(_, row)| row.values().into_iter().next()).collect();
+            let batches: Vec<Value> = out
+                .observed
+                .iter()
+                .filter_map(|(_, row)| row.values().into_iter().next())
+                .collect();
             for batch in batches {
                 self.slot += 1;
                 let row = Row::new(&[Value::Int(self.slot), batch]);
@@ -108,8 +150,14 @@ impl Rules {
                 } else {
                     let zero = Value::Int(0);
                     vec![
-                        Value::str("file"), Value::Int(0o644), zero.clone(), Value::Bool(true), Value::Bool(false),
-                        zero.clone(), zero.clone(), zero,
+                        Value::str("file"),
+                        Value::Int(0o644),
+                        zero.clone(),
+                        Value::Bool(true),
+                        Value::Bool(false),
+                        zero.clone(),
+                        zero.clone(),
+                        zero,
                     ]
                 };
                 self.command(op, *parent, name, args)
@@ -118,20 +166,36 @@ impl Rules {
         let outputs = self.feed(inputs)?;
         let mut made = vec![0; names.len()];
         let first = self.seq - i64::try_from(names.len())? + 1;
-        for message in outputs.iter().flat_map(|o| &o.messages).filter(|m| m.rel == self.reply) {
+        for message in outputs
+            .iter()
+            .flat_map(|o| &o.messages)
+            .filter(|m| m.rel == self.reply)
+        {
             let values = message.row.values();
-            let [_, Value::Int(seq), errno, payload] = values.as_slice() else { bail!("odd reply {values:?}") };
+            let [_, Value::Int(seq), errno, payload] = values.as_slice() else {
+                bail!("odd reply {values:?}")
+            };
             if errno != &Value::str("") {
                 bail!("{op} failed: {errno} {payload}");
             }
-            let attr = payload.as_list().and_then(|l| l.get(1)).and_then(Value::as_list);
-            let ino = attr.and_then(|a| a.first()).and_then(Value::as_int).context("no inode in the answer")?;
+            let attr = payload
+                .as_list()
+                .and_then(|l| l.get(1))
+                .and_then(Value::as_list);
+            let ino = attr
+                .and_then(|a| a.first())
+                .and_then(Value::as_int)
+                .context("no inode in the answer")?;
             if let Some(slot) = made.get_mut(usize::try_from(seq - first)?) {
                 *slot = ino;
             }
         }
         if made.contains(&0) {
-            bail!("{op}: {} of {} without an answer", made.iter().filter(|i| **i == 0).count(), made.len());
+            bail!(
+                "{op}: {} of {} without an answer",
+                made.iter().filter(|i| **i == 0).count(),
+                made.len()
+            );
         }
         Ok(made)
     }

@@ -23,7 +23,9 @@ pub enum Error {
         found: String,
     },
     /// The folder or a file in it was written by a newer program.
-    #[error("{path}: format {found} is newer than {known}, the newest this program knows; use a newer boomfs")]
+    #[error(
+        "{path}: format {found} is newer than {known}, the newest this program knows; use a newer boomfs"
+    )]
     NewerFormat {
         /// The file.
         path: PathBuf,
@@ -33,7 +35,9 @@ pub enum Error {
         known: u64,
     },
     /// A record cannot be trusted.
-    #[error("{path}: corrupt at byte {offset}: {reason}; nothing was changed, restore the file or start with an empty folder")]
+    #[error(
+        "{path}: corrupt at byte {offset}: {reason}; nothing was changed, restore the file or start with an empty folder"
+    )]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -43,7 +47,9 @@ pub enum Error {
         reason: String,
     },
     /// The NameNode serves another cluster.
-    #[error("data folder {path}: belongs to another cluster than the NameNode at {namenode}: {reason}")]
+    #[error(
+        "data folder {path}: belongs to another cluster than the NameNode at {namenode}: {reason}"
+    )]
     OtherCluster {
         /// The folder.
         path: PathBuf,
@@ -53,7 +59,9 @@ pub enum Error {
         reason: String,
     },
     /// A sync failed or the journal cannot be written: what is on the disk is no longer known.
-    #[error("data folder {path}: out of service: {reason}; restart the DataNode, its data is recovered from the journal and the other replicas")]
+    #[error(
+        "data folder {path}: out of service: {reason}; restart the DataNode, its data is recovered from the journal and the other replicas"
+    )]
     DiskFailed {
         /// The folder.
         path: PathBuf,

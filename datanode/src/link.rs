@@ -108,7 +108,11 @@ impl Link {
                     if welcomed || failures == 0 {
                         tracing::warn!("NameNode at {}: {why}; trying again", self.namenode);
                     }
-                    failures = if welcomed { 0 } else { failures.saturating_add(1) };
+                    failures = if welcomed {
+                        0
+                    } else {
+                        failures.saturating_add(1)
+                    };
                 }
             }
             let most = (BACKOFF_MS.0 << failures.min(8)).min(BACKOFF_MS.1);
@@ -133,8 +137,14 @@ impl Link {
         let stream = io.connect(&self.namenode, CONNECT).await?;
         let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
-        let ballot = io.timeout(HANDSHAKE, self.handshake(&mut reader, &mut writer)).await??;
-        self.context.store.obeys(ballot).await.map_err(Ended::Fatal)?;
+        let ballot = io
+            .timeout(HANDSHAKE, self.handshake(&mut reader, &mut writer))
+            .await??;
+        self.context
+            .store
+            .obeys(ballot)
+            .await
+            .map_err(Ended::Fatal)?;
         *welcomed = true;
         self.context.welcomed.send_replace(true);
         tracing::info!("NameNode at {}: welcomed", self.namenode);
@@ -163,7 +173,11 @@ impl Link {
         }
     }
 
-    async fn handshake(&self, reader: &mut BufReader<ReadHalf>, writer: &mut WriteHalf) -> Result<u64, Ended> {
+    async fn handshake(
+        &self,
+        reader: &mut BufReader<ReadHalf>,
+        writer: &mut WriteHalf,
+    ) -> Result<u64, Ended> {
         let identity = self.context.store.identity().await;
         let (capacity, free) = self.context.store.shared().room.report();
         let hello = ToNameNode::Hello {
@@ -179,7 +193,15 @@ impl Link {
         };
         write_message(writer, &hello, &[]).await?;
         match read_message::<FromNameNode, _>(reader).await? {
-            Some((FromNameNode::Welcome { cluster, node, ballot, .. }, _)) => {
+            Some((
+                FromNameNode::Welcome {
+                    cluster,
+                    node,
+                    ballot,
+                    ..
+                },
+                _,
+            )) => {
                 let joined = self.context.store.join(cluster, node, &self.namenode).await;
                 joined.map_err(Ended::Fatal)?;
                 Ok(ballot)
@@ -191,8 +213,12 @@ impl Link {
                     reason: failure.to_string(),
                 }))
             }
-            Some((FromNameNode::Refused { failure }, _)) => Err(Ended::Lost(format!("refused: {failure}"))),
-            Some(_) => Err(Ended::Lost("answered the handshake with something else".into())),
+            Some((FromNameNode::Refused { failure }, _)) => {
+                Err(Ended::Lost(format!("refused: {failure}")))
+            }
+            Some(_) => Err(Ended::Lost(
+                "answered the handshake with something else".into(),
+            )),
             None => Err(Ended::Lost("closed the connection in the handshake".into())),
         }
     }
@@ -208,20 +234,25 @@ impl Link {
         loop {
             let mut batch = queue.take();
             let now = io.mono_ns();
-            let due = full_at.is_none_or(|at: u64| Duration::from_nanos(now.saturating_sub(at)) >= FULL_REPORT);
+            let due = full_at
+                .is_none_or(|at: u64| Duration::from_nanos(now.saturating_sub(at)) >= FULL_REPORT);
             if batch.full || due {
-                self.report(writer, std::mem::take(&mut batch.changes)).await?;
+                self.report(writer, std::mem::take(&mut batch.changes))
+                    .await?;
                 full_at = Some(now);
             } else if !batch.changes.is_empty() {
                 self.changes(writer, &batch).await?;
             }
             queue.sent(batch.number);
             let now = io.mono_ns();
-            let since = beat_at.map_or(HEARTBEAT, |at: u64| Duration::from_nanos(now.saturating_sub(at)));
+            let since = beat_at.map_or(HEARTBEAT, |at: u64| {
+                Duration::from_nanos(now.saturating_sub(at))
+            });
             let mut wait = HEARTBEAT.saturating_sub(since);
             if wait.is_zero() {
                 let (capacity, free) = self.context.store.shared().room.report();
-                self.send(writer, &ToNameNode::Heartbeat { capacity, free }).await?;
+                self.send(writer, &ToNameNode::Heartbeat { capacity, free })
+                    .await?;
                 beat_at = Some(now);
                 wait = HEARTBEAT;
             }
@@ -234,16 +265,29 @@ impl Link {
     }
 
     async fn send(&self, writer: &mut WriteHalf, message: &ToNameNode) -> Result<(), Ended> {
-        let sent = self.context.io.timeout(SEND, write_message(writer, message, &[])).await;
+        let sent = self
+            .context
+            .io
+            .timeout(SEND, write_message(writer, message, &[]))
+            .await;
         Ok(sent??)
     }
 
     /// A full report, in parts, then what the changes say of replicas that are gone.
-    async fn report(&self, writer: &mut WriteHalf, changes: Vec<(BlockId, reporter::Change)>) -> Result<(), Ended> {
+    async fn report(
+        &self,
+        writer: &mut WriteHalf,
+        changes: Vec<(BlockId, reporter::Change)>,
+    ) -> Result<(), Ended> {
         let replicas = self.context.store.report();
         let parts = replicas.len().div_ceil(PART).max(1);
         for part in 0..parts {
-            let some = replicas.iter().skip(part * PART).take(PART).copied().collect();
+            let some = replicas
+                .iter()
+                .skip(part * PART)
+                .take(PART)
+                .copied()
+                .collect();
             let message = ToNameNode::Report {
                 replicas: some,
                 first: part == 0,
@@ -266,7 +310,8 @@ impl Link {
                     reporter::Change::Gone => gone.push(*block),
                 }
             }
-            self.send(writer, &ToNameNode::Received { replicas, gone }).await?;
+            self.send(writer, &ToNameNode::Received { replicas, gone })
+                .await?;
         }
         Ok(())
     }
@@ -301,7 +346,10 @@ impl Orders {
                 Ok(true) => self.obey(order).await,
                 Ok(false) => {
                     count(&self.context.metrics.orders_stale);
-                    tracing::warn!("NameNode at {}: ignored an order of the old ballot {ballot}", self.namenode);
+                    tracing::warn!(
+                        "NameNode at {}: ignored an order of the old ballot {ballot}",
+                        self.namenode
+                    );
                 }
                 Err(e) => tracing::error!("an order was not obeyed: {e}"),
             }

@@ -35,7 +35,11 @@ pub struct Config {
 
 impl Config {
     /// A DataNode that may use all of its disk.
-    pub fn new(data: impl Into<PathBuf>, listen: impl Into<String>, namenodes: Vec<String>) -> Config {
+    pub fn new(
+        data: impl Into<PathBuf>,
+        listen: impl Into<String>,
+        namenodes: Vec<String>,
+    ) -> Config {
         Config {
             data: data.into(),
             listen: listen.into(),
@@ -73,7 +77,10 @@ impl DataNode {
         let store = Store::open(&io, options, &metrics, &reporter, failure).await?;
         let listener = io.listen(&config.listen).await;
         let listener = listener.map_err(Error::io("cannot listen", Path::new(&config.listen)))?;
-        let addr = config.advertise.clone().unwrap_or_else(|| listener.local_addr());
+        let addr = config
+            .advertise
+            .clone()
+            .unwrap_or_else(|| listener.local_addr());
         let context = Arc::new(Context::new(io, store, metrics, reporter));
         let stop = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
@@ -142,7 +149,9 @@ impl DataNode {
             store.close().await;
         };
         if io.timeout(STOP, ended).await.is_err() {
-            tracing::warn!("the DataNode did not stop cleanly within {STOP:?}; its journal is replayed at the next start");
+            tracing::warn!(
+                "the DataNode did not stop cleanly within {STOP:?}; its journal is replayed at the next start"
+            );
         }
     }
 }

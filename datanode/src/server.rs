@@ -45,7 +45,12 @@ pub(crate) struct Context {
 
 impl Context {
     /// The parts of a DataNode, put together.
-    pub fn new(io: Io, store: Arc<Store>, metrics: Arc<Metrics>, reporter: Arc<Reporter>) -> Context {
+    pub fn new(
+        io: Io,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        reporter: Arc<Reporter>,
+    ) -> Context {
         Context {
             io,
             store,
@@ -60,10 +65,16 @@ impl Context {
     pub async fn check_cluster(&self, cluster: ClusterId) -> Res<NodeId> {
         let identity = self.store.identity().await;
         if identity.cluster.0 == 0 {
-            return Err(fail(EAGAIN, "this DataNode has not met its NameNode yet; try again"));
+            return Err(fail(
+                EAGAIN,
+                "this DataNode has not met its NameNode yet; try again",
+            ));
         }
         if identity.cluster != cluster {
-            let why = format!("this DataNode is of cluster {}, not of {cluster}", identity.cluster);
+            let why = format!(
+                "this DataNode is of cluster {}, not of {cluster}",
+                identity.cluster
+            );
             return Err(fail(EINVAL, why));
         }
         Ok(identity.node)
@@ -84,14 +95,21 @@ impl Context {
             {
                 tracing::warn!("a suspected replica: {e}");
             }
-            let mut suspects = context.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut suspects = context
+                .suspects
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             suspects.remove(&block);
         });
     }
 }
 
 /// Accepts connections until told to stop.
-pub(crate) async fn serve(context: Arc<Context>, listener: Listener, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(
+    context: Arc<Context>,
+    listener: Listener,
+    mut stop: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -148,11 +166,17 @@ impl Connection {
 
     async fn run(&mut self) -> Result<(), FrameError> {
         loop {
-            let idle = if self.pipeline.is_some() { PIPELINE_IDLE } else { IDLE };
+            let idle = if self.pipeline.is_some() {
+                PIPELINE_IDLE
+            } else {
+                IDLE
+            };
             let io = self.context.io.clone();
             // The idle time includes the message's own: a peer that sends a byte now and then
             // does not hold its place for ever.
-            let read = io.timeout(idle, read_message::<ToDataNode, _>(&mut self.reader)).await;
+            let read = io
+                .timeout(idle, read_message::<ToDataNode, _>(&mut self.reader))
+                .await;
             let (message, body) = match read {
                 Err(_) | Ok(Ok(None)) => return Ok(()),
                 Ok(Ok(Some(message))) => message,
@@ -164,7 +188,9 @@ impl Connection {
                 }
             };
             if let Some((answer, body)) = self.handle(message, body).await {
-                let sent = io.timeout(TRANSFER, write_message(&mut self.writer, &answer, &body)).await;
+                let sent = io
+                    .timeout(TRANSFER, write_message(&mut self.writer, &answer, &body))
+                    .await;
                 sent.map_err(std::io::Error::from)??;
             }
         }
@@ -188,7 +214,10 @@ impl Connection {
                 checksums,
                 sync,
             } => match &mut self.pipeline {
-                Some(pipeline) => pipeline.packet(offset, checksums, sync, body).await.map(plain),
+                Some(pipeline) => pipeline
+                    .packet(offset, checksums, sync, body)
+                    .await
+                    .map(plain),
                 None => Err(no_pipeline()),
             },
             ToDataNode::ClosePipeline => match self.pipeline.take() {
@@ -219,13 +248,21 @@ impl Connection {
     ) -> Res<(FromDataNode, Bytes)> {
         self.context.check_cluster(cluster).await?;
         if length > MAX_READ {
-            return Err(fail(EINVAL, format!("block {block}: a read of {length} bytes is over the limit of {MAX_READ}")));
+            return Err(fail(
+                EINVAL,
+                format!("block {block}: a read of {length} bytes is over the limit of {MAX_READ}"),
+            ));
         }
         let replica = self.context.store.get(block)?;
         // A task of its own: what a bad chunk sets off has to end.
         let work = detached(async move { replica.read(generation, offset, length).await });
         let chunks = self.context.io.timeout(READ, work).await;
-        let chunks = chunks.map_err(|e| fail(ETIMEDOUT, format!("block {block}: reading from the disk: {e}")))??;
+        let chunks = chunks.map_err(|e| {
+            fail(
+                ETIMEDOUT,
+                format!("block {block}: reading from the disk: {e}"),
+            )
+        })??;
         let answer = FromDataNode::Data {
             start: chunks.start,
             checksums: chunks.crcs,

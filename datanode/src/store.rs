@@ -70,7 +70,9 @@ pub(crate) struct Writer {
 }
 
 /// Runs something as a task of its own, so that it ends even if nobody waits for it any more.
-pub(crate) async fn detached<T: Send + 'static>(work: impl Future<Output = Res<T>> + Send + 'static) -> Res<T> {
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Res<T>> + Send + 'static,
+) -> Res<T> {
     match tokio::spawn(work).await {
         Ok(result) => result,
         Err(e) => Err(fail(EIO, format!("the DataNode is stopping: {e}"))),
@@ -90,8 +92,16 @@ impl Store {
         recover::open(io, options, metrics, reporter, failure).await
     }
 
-    fn assemble(shared: Arc<Shared>, replicas: Vec<Replica>, identity: Identity, ballot: u64) -> Arc<Store> {
-        let index = replicas.into_iter().map(|r| (r.block, Arc::new(r))).collect();
+    fn assemble(
+        shared: Arc<Shared>,
+        replicas: Vec<Replica>,
+        identity: Identity,
+        ballot: u64,
+    ) -> Arc<Store> {
+        let index = replicas
+            .into_iter()
+            .map(|r| (r.block, Arc::new(r)))
+            .collect();
         Arc::new(Store {
             shared,
             index: Mutex::new(index),
@@ -116,7 +126,12 @@ impl Store {
 
     /// Takes over the cluster and id that a NameNode said, durably. Another cluster than the
     /// folder's, or another id, is refused.
-    pub async fn join(&self, cluster: ClusterId, node: NodeId, namenode: &str) -> Result<(), Error> {
+    pub async fn join(
+        &self,
+        cluster: ClusterId,
+        node: NodeId,
+        namenode: &str,
+    ) -> Result<(), Error> {
         let mut identity = self.identity.lock().await;
         let other = |reason: String| Error::OtherCluster {
             path: self.shared.names.root().to_path_buf(),
@@ -124,10 +139,16 @@ impl Store {
             reason,
         };
         if identity.cluster.0 != 0 && identity.cluster != cluster {
-            return Err(other(format!("the folder is of cluster {}, the NameNode of {cluster}", identity.cluster)));
+            return Err(other(format!(
+                "the folder is of cluster {}, the NameNode of {cluster}",
+                identity.cluster
+            )));
         }
         if identity.node.0 != 0 && identity.node != node {
-            return Err(other(format!("the folder is of node {}, the NameNode says {node}", identity.node)));
+            return Err(other(format!(
+                "the folder is of node {}, the NameNode says {node}",
+                identity.node
+            )));
         }
         if (identity.cluster, identity.node) == (cluster, node) {
             return Ok(());
@@ -155,12 +176,20 @@ impl Store {
     /// The replica of a block.
     pub fn get(&self, block: BlockId) -> Res<Arc<Replica>> {
         let found = lock(&self.index).get(&block).cloned();
-        found.ok_or_else(|| fail(ENOENT, format!("block {block}: no replica on this DataNode")))
+        found.ok_or_else(|| {
+            fail(
+                ENOENT,
+                format!("block {block}: no replica on this DataNode"),
+            )
+        })
     }
 
     /// All replicas that are served.
     pub fn report(&self) -> Vec<ReplicaInfo> {
-        lock(&self.index).values().filter_map(|r| r.info()).collect()
+        lock(&self.index)
+            .values()
+            .filter_map(|r| r.info())
+            .collect()
     }
 
     async fn turn(&self, block: BlockId) -> Option<tokio::sync::MutexGuard<'_, ()>> {
@@ -190,7 +219,10 @@ impl Store {
             // A bad replica makes room, but its bytes are kept.
             self.put_away(&replica).await?;
         } else if existing.is_some() {
-            return Err(fail(ENOENT, format!("block {block}: no replica on this DataNode")));
+            return Err(fail(
+                ENOENT,
+                format!("block {block}: no replica on this DataNode"),
+            ));
         }
         let replica = Arc::new(self.make(block, generation, block_size).await?);
         let token = replica.adopt(generation, None, block_size).await?;
@@ -246,7 +278,12 @@ impl Store {
     }
 
     fn aside(&self, block: BlockId, generation: Generation) -> PathBuf {
-        let name = format!("{:016x}.{}.{}", block.0, generation.0, self.shared.io.now_ns());
+        let name = format!(
+            "{:016x}.{}.{}",
+            block.0,
+            generation.0,
+            self.shared.io.now_ns()
+        );
         self.shared.names.quarantine().join(name)
     }
 
@@ -278,10 +315,15 @@ impl Store {
         let quarantine = self.shared.names.quarantine();
         let moved = async {
             self.shared.io.create_dir_all(&quarantine).await?;
-            self.shared.io.rename(&self.shared.names.replica(block), &aside).await?;
+            self.shared
+                .io
+                .rename(&self.shared.names.replica(block), &aside)
+                .await?;
             self.shared.io.sync_dir(&quarantine).await
         };
-        moved.await.map_err(|e| disk("cannot put a bad replica away", block, &e))
+        moved
+            .await
+            .map_err(|e| disk("cannot put a bad replica away", block, &e))
     }
 
     /// Moves replicas to the trash, those whose generation is not above the one given.
@@ -321,18 +363,28 @@ impl Store {
         let to = trash_name(&self.shared, record, bytes);
         let from = self.shared.names.replica(record.block);
         if let Err(e) = self.shared.io.rename(&from, &to).await {
-            tracing::warn!("block {}: cannot move the replica to the trash: {e}", record.block);
+            tracing::warn!(
+                "block {}: cannot move the replica to the trash: {e}",
+                record.block
+            );
         }
     }
 
     /// Opens a copy that another DataNode sends. Nobody sees it before [`Store::finish_copy`].
-    pub async fn open_copy(&self, block: BlockId, generation: Generation, block_size: u64) -> Res<Writer> {
+    pub async fn open_copy(
+        &self,
+        block: BlockId,
+        generation: Generation,
+        block_size: u64,
+    ) -> Res<Writer> {
         self.shared.check()?;
         if let Ok(replica) = self.get(block)
             && replica.bad().is_none()
             && replica.generation() > generation
         {
-            let why = format!("block {block}: the replica here is newer than the copy of generation {generation}");
+            let why = format!(
+                "block {block}: the replica here is newer than the copy of generation {generation}"
+            );
             return Err(fail(crate::errno::ESTALE, why));
         }
         let header = new_header(block, generation, block_size)?;
@@ -351,7 +403,9 @@ impl Store {
             replica.keep(&file);
             Ok(replica)
         };
-        let replica = made.await.map_err(|e| disk("cannot make a copy", block, &e))?;
+        let replica = made
+            .await
+            .map_err(|e| disk("cannot make a copy", block, &e))?;
         let token = replica.adopt(generation, None, block_size).await?;
         Ok(Writer {
             replica: Arc::new(replica),
@@ -366,7 +420,10 @@ impl Store {
         {
             self.shared.room.give(copy.footprint());
             if let Err(e) = self.shared.io.remove_file(&path).await {
-                tracing::warn!("block {}: cannot remove an unfinished copy: {e}", copy.block);
+                tracing::warn!(
+                    "block {}: cannot remove an unfinished copy: {e}",
+                    copy.block
+                );
             }
         }
     }
@@ -405,12 +462,19 @@ impl Store {
         self.shared.sync_journal(block, lsn).await?;
         let placed = async {
             let folder = self.folder_of(block).await?;
-            self.shared.io.rename(&from, &self.shared.names.replica(block)).await?;
+            self.shared
+                .io
+                .rename(&from, &self.shared.names.replica(block))
+                .await?;
             self.shared.io.sync_dir(&folder).await
         };
-        placed.await.map_err(|e| disk("cannot put a copy in its place", block, &e))?;
+        placed
+            .await
+            .map_err(|e| disk("cannot put a copy in its place", block, &e))?;
         let replica = Replica::new(&self.shared, Place::Home, header, header.synced, false);
-        let replica = Arc::new(replica.ok_or_else(|| fail(EINVAL, format!("block {block}: bad block size")))?);
+        let replica = Arc::new(
+            replica.ok_or_else(|| fail(EINVAL, format!("block {block}: bad block size")))?,
+        );
         lock(&self.index).insert(block, replica.clone());
         copy.moved();
         count(&self.shared.metrics.copies_received);
@@ -420,7 +484,8 @@ impl Store {
 
 fn new_header(block: BlockId, generation: Generation, block_size: u64) -> Res<Header> {
     if Layout::new(block_size).is_none() || block.0 == 0 {
-        let why = format!("block {block}: block size {block_size} is no multiple of 4096 up to 1 GiB");
+        let why =
+            format!("block {block}: block size {block_size} is no multiple of 4096 up to 1 GiB");
         return Err(fail(EINVAL, why));
     }
     Ok(Header {
@@ -435,7 +500,10 @@ fn new_header(block: BlockId, generation: Generation, block_size: u64) -> Res<He
 /// Where a deleted replica goes; its name says when, and what its removal frees.
 fn trash_name(shared: &Shared, record: &Record, bytes: u64) -> PathBuf {
     let ms = shared.io.now_ns() / 1_000_000;
-    let name = format!("{ms}.{:016x}.{}.{bytes}", record.block.0, record.generation.0);
+    let name = format!(
+        "{ms}.{:016x}.{}.{bytes}",
+        record.block.0, record.generation.0
+    );
     shared.names.trash().join(name)
 }
 

@@ -3,25 +3,19 @@
 //! `BOOMFS_RULES` names a folder of rule files to test instead of the built-in ones; `BOOMFS_CASES` is the number of
 //! cases of each property (128).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::disallowed_methods, reason = "tests read rule files and variables of the environment")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read rule files and variables of the environment"
+)]
 
 #[path = "suite/driver.rs"]
 mod driver;
 
-#[path = "suite/blocks.rs"]
-mod blocks;
-#[path = "suite/datanodes.rs"]
-mod datanodes;
-#[path = "suite/model.rs"]
-mod model;
 #[path = "suite/namespace.rs"]
 mod namespace;
-#[path = "suite/order.rs"]
-mod order;
-#[path = "suite/permissions.rs"]
-mod permissions;
-#[path = "suite/reads.rs"]
-mod reads;
-#[path = "suite/sessions.rs"]
-mod sessions;

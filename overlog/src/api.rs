@@ -31,7 +31,13 @@ pub struct Options {
 impl Options {
     /// Defaults: 1,000 ticks, 10 million rows.
     pub fn new(me: Value) -> Options {
-        Options { me, observe: Vec::new(), replicated_changes: true, max_ticks: 1_000, max_rows: 10_000_000 }
+        Options {
+            me,
+            observe: Vec::new(),
+            replicated_changes: true,
+            max_ticks: 1_000,
+            max_rows: 10_000_000,
+        }
     }
 }
 
@@ -114,13 +120,26 @@ pub enum RunError {
 pub fn check_input(program: &Program, rel: RelId, row: &Row) -> Result<(), RunError> {
     let relation = program.relation(rel);
     let values = row.values();
-    let fail = |reason: String| Err(RunError::Input { event: relation.name.clone(), reason });
+    let fail = |reason: String| {
+        Err(RunError::Input {
+            event: relation.name.clone(),
+            reason,
+        })
+    };
     if values.len() != relation.columns.len() {
-        return fail(format!("{} values for {} columns", values.len(), relation.columns.len()));
+        return fail(format!(
+            "{} values for {} columns",
+            values.len(),
+            relation.columns.len()
+        ));
     }
     for (v, c) in values.iter().zip(&relation.columns) {
         if !c.ty.admits(v) {
-            return fail(format!("column {} is {}, the value is {v}", c.name, c.ty.name()));
+            return fail(format!(
+                "column {} is {}, the value is {v}",
+                c.name,
+                c.ty.name()
+            ));
         }
     }
     Ok(())

@@ -1,16 +1,16 @@
 //! The engine: tables and kept views on differential dataflow, event rules against its arrangements.
 
-pub mod spine;
-pub mod index;
-pub mod plan;
+pub mod agg;
+pub mod changes;
 pub mod eval;
 pub mod events;
-pub mod agg;
+pub mod index;
+pub mod lazy;
 pub mod machine;
+pub mod plan;
+pub mod query;
+pub mod spine;
+pub mod state;
 pub mod tables;
 pub mod views;
-pub mod changes;
-pub mod lazy;
-pub mod query;
-pub mod state;
 pub mod watch;

@@ -5,15 +5,15 @@
 
 pub mod api;
 pub mod ast;
+pub mod check;
 pub mod diag;
 pub mod engine;
 pub mod expr;
-pub mod check;
 pub mod functions;
 pub mod ir;
 pub mod lexer;
-pub mod oracle;
 pub mod node;
+pub mod oracle;
 pub mod packed;
 pub mod parser;
 pub mod value;

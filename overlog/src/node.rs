@@ -16,8 +16,8 @@ use std::sync::Arc;
 mod schedule;
 mod tick;
 
-use schedule::Schedule;
 pub use crate::engine::query::{Budget, Progress, Query, Snapshot};
+use schedule::Schedule;
 
 /// A node that runs a program on differential dataflow. Not `Send`: it lives on one thread.
 pub struct Node {
@@ -89,7 +89,10 @@ impl Node {
     pub fn restore(&mut self, rel: RelId, rows: Vec<Row>) -> Result<(), RunError> {
         let relation = self.program.relation(rel);
         if !relation.is_table() {
-            return Err(RunError::Input { event: relation.name.clone(), reason: "not a table".to_string() });
+            return Err(RunError::Input {
+                event: relation.name.clone(),
+                reason: "not a table".to_string(),
+            });
         }
         for row in &rows {
             check_input(&self.program, rel, row)?;
@@ -115,7 +118,9 @@ impl Node {
             match relation.kind {
                 RelKind::Table(class) if new || class == TableClass::Volatile => {
                     let def = self.state.primary(fact.rel);
-                    earlier.changes.insert(fact.rel, row, &def.order, relation.keys.len());
+                    earlier
+                        .changes
+                        .insert(fact.rel, row, &def.order, relation.keys.len());
                 }
                 RelKind::Event { .. } => {
                     first.entry(fact.rel).or_default().insert(row);
@@ -127,7 +132,10 @@ impl Node {
         let changes = std::mem::take(&mut earlier.changes);
         self.change_tables(changes, &mut earlier, &mut undo)?;
         if let Some(rel) = program.find("sys_start") {
-            first.entry(rel).or_default().insert(Row::new(&[Value::Int(time.wall_ns), Value::Bool(new)]));
+            first
+                .entry(rel)
+                .or_default()
+                .insert(Row::new(&[Value::Int(time.wall_ns), Value::Bool(new)]));
         }
         self.settle(first, earlier, undo, time)
     }
@@ -141,7 +149,10 @@ impl Node {
         for (rel, row) in inputs {
             let relation = self.program.relation(rel);
             if !matches!(relation.kind, RelKind::Event { .. }) {
-                return Err(RunError::Input { event: relation.name.clone(), reason: "not an event".to_string() });
+                return Err(RunError::Input {
+                    event: relation.name.clone(),
+                    reason: "not an event".to_string(),
+                });
             }
             check_input(&self.program, rel, &row)?;
             first.entry(rel).or_default().insert(row);
@@ -158,11 +169,18 @@ impl Node {
         time: Time,
     ) -> Result<Output, RunError> {
         let ticks = self.ticks;
-        let mut output = Output { run: self.runs + 1, ..Output::default() };
+        let mut output = Output {
+            run: self.runs + 1,
+            ..Output::default()
+        };
         let outcome = self.tick_until_rest(first, earlier, &mut undo, time, &mut output);
         if let Err(error) = outcome {
             self.state.clear_events();
-            let back: Vec<_> = undo.into_iter().rev().map(|(rel, row, came)| (rel, row, !came)).collect();
+            let back: Vec<_> = undo
+                .into_iter()
+                .rev()
+                .map(|(rel, row, came)| (rel, row, !came))
+                .collect();
             self.state.change(&back)?;
             self.take_watched();
             self.ticks = ticks;
@@ -203,7 +221,10 @@ impl Node {
             }
             if output.ticks >= self.options.max_ticks {
                 let rules = fired.into_iter().collect::<Vec<_>>().join(", ");
-                return Err(RunError::Limit { limit: format!("{} ticks in a run", self.options.max_ticks), rules });
+                return Err(RunError::Limit {
+                    limit: format!("{} ticks in a run", self.options.max_ticks),
+                    rules,
+                });
             }
         }
     }
@@ -217,7 +238,8 @@ impl Node {
             }
             let now: BTreeSet<Row> = self.state.rows_of(*rel).into_iter().collect();
             let old = self.violated.insert(*rel, now.clone()).unwrap_or_default();
-            done.violations.extend(now.difference(&old).map(|row| (name.clone(), row.clone())));
+            done.violations
+                .extend(now.difference(&old).map(|row| (name.clone(), row.clone())));
         }
         done
     }
@@ -231,13 +253,22 @@ impl Node {
             }
         };
         for (rule, message) in &done.errors {
-            add(self.schedule.sys_error, vec![Value::str(rule), Value::str(message)]);
+            add(
+                self.schedule.sys_error,
+                vec![Value::str(rule), Value::str(message)],
+            );
         }
         for (table, winner, loser) in &done.conflicts {
-            add(self.schedule.sys_conflict, vec![Value::str(table), list(winner), list(loser)]);
+            add(
+                self.schedule.sys_conflict,
+                vec![Value::str(table), list(winner), list(loser)],
+            );
         }
         for (name, row) in &done.violations {
-            add(self.schedule.sys_violation, vec![Value::str(name), list(row)]);
+            add(
+                self.schedule.sys_violation,
+                vec![Value::str(name), list(row)],
+            );
         }
     }
 
@@ -251,7 +282,12 @@ impl Node {
     ///
     /// # Errors
     /// It reads an event, or a view that is off, or cannot be planned.
-    pub fn query(&self, rule: &Rule, functions: &[Function], budget: Budget) -> Result<Query, String> {
+    pub fn query(
+        &self,
+        rule: &Rule,
+        functions: &[Function],
+        budget: Budget,
+    ) -> Result<Query, String> {
         Query::new(&self.state, rule, functions, budget)
     }
 
@@ -259,7 +295,11 @@ impl Node {
     ///
     /// # Errors
     /// It reads an event, or cannot be planned.
-    pub fn subscribe(&mut self, rule: &Rule, functions: &[Function]) -> Result<Subscription, String> {
+    pub fn subscribe(
+        &mut self,
+        rule: &Rule,
+        functions: &[Function],
+    ) -> Result<Subscription, String> {
         Query::new(&self.state, rule, functions, Budget::default())?;
         self.take_watched();
         let rel = self.state.watch(rule, functions)?;
@@ -276,8 +316,12 @@ impl Node {
 
     /// Rows that came and rows that went since the last call; both sorted.
     pub fn changes(&mut self, subscription: Subscription) -> (Vec<Row>, Vec<Row>) {
-        let Some(changed) = self.watched.get_mut(&subscription.0) else { return Default::default() };
-        let (added, removed): (Vec<_>, Vec<_>) = std::mem::take(changed).into_iter().partition(|(_, came)| *came);
+        let Some(changed) = self.watched.get_mut(&subscription.0) else {
+            return Default::default();
+        };
+        let (added, removed): (Vec<_>, Vec<_>) = std::mem::take(changed)
+            .into_iter()
+            .partition(|(_, came)| *came);
         let rows = |list: Vec<(Row, bool)>| list.into_iter().map(|(row, _)| row).collect();
         (rows(added), rows(removed))
     }
@@ -294,7 +338,9 @@ impl Node {
         }
         for (rel, row, came) in deltas {
             if let Some(waiting) = self.watched.get_mut(rel)
-                && waiting.insert(row.clone(), *came).is_some_and(|before| before != *came)
+                && waiting
+                    .insert(row.clone(), *came)
+                    .is_some_and(|before| before != *came)
             {
                 waiting.remove(row);
             }
@@ -333,7 +379,11 @@ fn net(program: &Program, deltas: Vec<(RelId, Row, bool)>, replicated: bool) -> 
     }
     sums.into_iter()
         .filter(|(_, n)| *n != 0)
-        .map(|((rel, row), n)| Change { rel, row, insert: n > 0 })
+        .map(|((rel, row), n)| Change {
+            rel,
+            row,
+            insert: n > 0,
+        })
         .collect()
 }
 

@@ -63,17 +63,28 @@ impl Node {
     /// A rule is in a cycle through negation or aggregation.
     pub fn new(program: Arc<Program>, options: Options) -> Result<Node, RunError> {
         let views = Views::new(&program)?;
-        let event_ids = ids(&program).filter(|id| program.relation(*id).is_event()).collect();
-        let events = components(&program, Action::Emit, &event_ids).map_err(|rule| cycle(&program, rule))?;
-        let read: BTreeSet<RelId> =
-            program.rules.iter().flat_map(|r| reads(&r.body)).map(|(rel, _)| rel).collect();
+        let event_ids = ids(&program)
+            .filter(|id| program.relation(*id).is_event())
+            .collect();
+        let events =
+            components(&program, Action::Emit, &event_ids).map_err(|rule| cycle(&program, rule))?;
+        let read: BTreeSet<RelId> = program
+            .rules
+            .iter()
+            .flat_map(|r| reads(&r.body))
+            .map(|(rel, _)| rel)
+            .collect();
         let edges = ids(&program)
             .filter_map(|id| match program.relation(id).kind {
                 RelKind::Edge { of, insert } if read.contains(&id) => Some((id, of, insert)),
                 _ => None,
             })
             .collect();
-        let world: World = program.relations.iter().map(|_| Rel::new(BTreeSet::new())).collect();
+        let world: World = program
+            .relations
+            .iter()
+            .map(|_| Rel::new(BTreeSet::new()))
+            .collect();
         let state = State {
             before: world.clone(),
             world,
@@ -84,7 +95,16 @@ impl Node {
             ticks: 0,
         };
         let sys_violation = program.find("sys_violation");
-        Ok(Node { program, options, views, events, read, edges, sys_violation, state })
+        Ok(Node {
+            program,
+            options,
+            views,
+            events,
+            read,
+            edges,
+            sys_violation,
+            state,
+        })
     }
 
     /// Adds stored rows of a durable table, before the start.
@@ -94,7 +114,10 @@ impl Node {
     pub fn restore(&mut self, id: RelId, rows: Vec<Row>) -> Result<(), RunError> {
         let relation = self.program.relation(id);
         if !relation.is_table() {
-            return Err(RunError::Input { event: relation.name.clone(), reason: "not a table".to_owned() });
+            return Err(RunError::Input {
+                event: relation.name.clone(),
+                reason: "not a table".to_owned(),
+            });
         }
         let mut all = rel(&self.state.world, id).rows.clone();
         for row in rows {
@@ -113,12 +136,20 @@ impl Node {
         let mut state = self.state.clone();
         let mut done = Done::default();
         self.change_tables(&mut state.world, &self.facts(new), &mut done);
-        self.views.refresh_all(&self.program, &mut state.world, &mut state.view_errors, self.options.max_rows)?;
+        self.views.refresh_all(
+            &self.program,
+            &mut state.world,
+            &mut state.view_errors,
+            self.options.max_rows,
+        )?;
         state.before = state.world.clone();
         let mut events = Events::new();
         for fact in &self.program.facts {
             if self.program.relation(fact.rel).is_event() {
-                events.entry(fact.rel).or_default().insert(fact.row.as_slice().into());
+                events
+                    .entry(fact.rel)
+                    .or_default()
+                    .insert(fact.row.as_slice().into());
             }
         }
         if let Some(id) = self.program.find("sys_start") {
@@ -137,10 +168,16 @@ impl Node {
         for (id, row) in inputs {
             let relation = self.program.relation(id);
             if !matches!(relation.kind, RelKind::Event { .. }) {
-                return Err(RunError::Input { event: relation.name.clone(), reason: "not an event".to_owned() });
+                return Err(RunError::Input {
+                    event: relation.name.clone(),
+                    reason: "not an event".to_owned(),
+                });
             }
             check_input(&self.program, id, &row)?;
-            events.entry(id).or_default().insert(Tuple::from(row.values()));
+            events
+                .entry(id)
+                .or_default()
+                .insert(Tuple::from(row.values()));
         }
         self.settle(self.state.clone(), events, Done::default(), time)
     }
@@ -148,8 +185,17 @@ impl Node {
     /// The rows of a table or view, sorted. A view that cannot be computed within the limits has none.
     pub fn rows(&self, id: RelId) -> Vec<Row> {
         let mut world = self.state.world.clone();
-        match self.views.demand(&self.program, &mut world, BTreeSet::from([id]), self.options.max_rows) {
-            Ok(()) => rel(&world, id).rows.iter().map(|row| Row::new(row)).collect(),
+        match self.views.demand(
+            &self.program,
+            &mut world,
+            BTreeSet::from([id]),
+            self.options.max_rows,
+        ) {
+            Ok(()) => rel(&world, id)
+                .rows
+                .iter()
+                .map(|row| Row::new(row))
+                .collect(),
             Err(_) => Vec::new(),
         }
     }
@@ -174,16 +220,29 @@ impl Node {
     pub fn query_rule(&self, rule: &Rule, functions: &[Function]) -> Result<Vec<Row>, RunError> {
         let mut world = self.state.world.clone();
         let needed = reads(&rule.body).into_iter().map(|(rel, _)| rel).collect();
-        self.views.demand(&self.program, &mut world, needed, self.options.max_rows)?;
-        let solver = Solver { world: &world, functions };
+        self.views
+            .demand(&self.program, &mut world, needed, self.options.max_rows)?;
+        let solver = Solver {
+            world: &world,
+            functions,
+        };
         let found = tuples(&self.program, rule, &solver, &mut Errors::new());
         Ok(found.iter().map(|row| Row::new(row)).collect())
     }
 
     /// Ticks until nothing is left to do. `earlier` is what happened before the first tick, and is reported with it.
-    fn settle(&mut self, mut state: State, first: Events, earlier: Done, time: Time) -> Result<Output, RunError> {
+    fn settle(
+        &mut self,
+        mut state: State,
+        first: Events,
+        earlier: Done,
+        time: Time,
+    ) -> Result<Output, RunError> {
         state.runs += 1;
-        let mut output = Output { run: state.runs, ..Output::default() };
+        let mut output = Output {
+            run: state.runs,
+            ..Output::default()
+        };
         let mut events = first;
         let mut earlier = Some(earlier);
         loop {
@@ -204,7 +263,10 @@ impl Node {
             }
             if output.ticks >= self.options.max_ticks {
                 let rules = fired.into_iter().collect::<Vec<_>>().join(", ");
-                return Err(RunError::Limit { limit: format!("{} ticks in a run", self.options.max_ticks), rules });
+                return Err(RunError::Limit {
+                    limit: format!("{} ticks in a run", self.options.max_ticks),
+                    rules,
+                });
             }
         }
         output.changes = self.changes(&state);
@@ -217,12 +279,21 @@ impl Node {
         let mut done = Done::default();
         for id in ids(&self.program) {
             let relation = self.program.relation(id);
-            if !matches!(relation.kind, RelKind::View { invariant: true, .. }) {
+            if !matches!(
+                relation.kind,
+                RelKind::View {
+                    invariant: true,
+                    ..
+                }
+            ) {
                 continue;
             }
             let now = &rel(&state.world, id).rows;
             let old = state.violated.insert(id, now.clone()).unwrap_or_default();
-            done.violations.extend(now.difference(&old).map(|row| (relation.name.clone(), row.to_vec())));
+            done.violations.extend(
+                now.difference(&old)
+                    .map(|row| (relation.name.clone(), row.to_vec())),
+            );
         }
         self.report(&mut done);
         done
@@ -232,12 +303,21 @@ impl Node {
     fn changes(&self, state: &State) -> Vec<Change> {
         let mut out = Vec::new();
         for id in ids(&self.program) {
-            let RelKind::Table(class) = &self.program.relation(id).kind else { continue };
+            let RelKind::Table(class) = &self.program.relation(id).kind else {
+                continue;
+            };
             if *class == TableClass::Volatile {
                 continue;
             }
-            let (old, new) = (&rel(&self.state.world, id).rows, &rel(&state.world, id).rows);
-            let change = |row: &Tuple, insert| Change { rel: id, row: Row::new(row), insert };
+            let (old, new) = (
+                &rel(&self.state.world, id).rows,
+                &rel(&state.world, id).rows,
+            );
+            let change = |row: &Tuple, insert| Change {
+                rel: id,
+                row: Row::new(row),
+                insert,
+            };
             out.extend(old.difference(new).map(|row| change(row, false)));
             out.extend(new.difference(old).map(|row| change(row, true)));
         }
@@ -249,9 +329,21 @@ impl Node {
 /// Adds a tick to the output, and gives the events of the next.
 fn collect(done: Done, output: &mut Output) -> Events {
     output.messages.extend(done.messages);
-    output.observed.extend(done.observed.into_iter().map(|(id, row)| (id, Row::new(&row))));
+    output.observed.extend(
+        done.observed
+            .into_iter()
+            .map(|(id, row)| (id, Row::new(&row))),
+    );
     output.errors.extend(done.errors);
-    output.conflicts.extend(done.conflicts.into_iter().map(|(t, w, l)| (t, Row::new(&w), Row::new(&l))));
-    output.violations.extend(done.violations.into_iter().map(|(name, row)| (name, Row::new(&row))));
+    output.conflicts.extend(
+        done.conflicts
+            .into_iter()
+            .map(|(t, w, l)| (t, Row::new(&w), Row::new(&l))),
+    );
+    output.violations.extend(
+        done.violations
+            .into_iter()
+            .map(|(name, row)| (name, Row::new(&row))),
+    );
     done.next
 }

@@ -77,7 +77,11 @@ pub fn pack(value: &Value, out: &mut Vec<u8>) {
         Value::Float(x) => {
             out.push(FLOAT);
             let bits = x.to_bits();
-            let folded = if bits >> 63 == 1 { !bits } else { bits | (1 << 63) };
+            let folded = if bits >> 63 == 1 {
+                !bits
+            } else {
+                bits | (1 << 63)
+            };
             out.extend_from_slice(&folded.to_be_bytes());
         }
         Value::Str(b) => pack_text(STR, b, out),
@@ -153,7 +157,9 @@ pub fn skip(bytes: &[u8]) -> usize {
 fn skip_text(bytes: &[u8]) -> usize {
     let mut at = 1;
     while let Some(rest) = bytes.get(at..) {
-        let Some(zero) = rest.iter().position(|b| *b == 0) else { return 0 };
+        let Some(zero) = rest.iter().position(|b| *b == 0) else {
+            return 0;
+        };
         match rest.get(zero + 1) {
             Some(0) => return at + zero + 2,
             Some(0xff) => at += zero + 2,
@@ -230,7 +236,11 @@ pub fn unpack(bytes: &[u8], depth: usize) -> Option<(Value, &[u8])> {
         0x07..=0x18 => Value::Int(unpack_int(item)?),
         FLOAT => {
             let folded = u64::from_be_bytes(body.try_into().ok()?);
-            Value::float(f64::from_bits(if folded >> 63 == 1 { folded & !(1 << 63) } else { !folded }))
+            Value::float(f64::from_bits(if folded >> 63 == 1 {
+                folded & !(1 << 63)
+            } else {
+                !folded
+            }))
         }
         STR => Value::Str(unpack_text(body).into()),
         BYTES => Value::Bytes(unpack_text(body).into()),
@@ -286,7 +296,6 @@ pub(crate) fn list_items(bytes: &[u8]) -> ListItems<'_> {
 pub(crate) fn is_list(bytes: &[u8]) -> bool {
     bytes.first() == Some(&LIST)
 }
-
 
 /// Iterates over a packed list's elements.
 pub(crate) struct ListItems<'a>(&'a [u8]);

@@ -166,9 +166,12 @@ impl std::hash::Hash for Value {
 /// Maps a float to an integer of the same order; NaN is the greatest.
 fn float_bits(x: f64) -> u64 {
     let bits = x.to_bits();
-    if bits >> 63 == 1 { !bits } else { bits | (1 << 63) }
+    if bits >> 63 == 1 {
+        !bits
+    } else {
+        bits | (1 << 63)
+    }
 }
-
 
 /// Writes a literal of the language: strings quoted, bytes as `0x..`, addresses as `@"..."`.
 impl fmt::Display for Value {
@@ -177,7 +180,9 @@ impl fmt::Display for Value {
             Value::Bool(b) => write!(f, "{b}"),
             Value::Int(i) => write!(f, "{i}"),
             Value::Float(x) if x.is_nan() => write!(f, "nan"),
-            Value::Float(x) if x.is_infinite() => write!(f, "{}inf", if *x < 0.0 { "-" } else { "" }),
+            Value::Float(x) if x.is_infinite() => {
+                write!(f, "{}inf", if *x < 0.0 { "-" } else { "" })
+            }
             Value::Float(x) => write!(f, "{x:?}"),
             Value::Str(b) => write_quoted(f, b),
             Value::Bytes(b) => {
@@ -213,7 +218,10 @@ fn write_quoted(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
                 c => write!(f, "{c}")?,
             }
         }
-        chunk.invalid().iter().try_for_each(|b| write!(f, "\\x{b:02x}"))?;
+        chunk
+            .invalid()
+            .iter()
+            .try_for_each(|b| write!(f, "\\x{b:02x}"))?;
     }
     write!(f, "\"")
 }

@@ -49,10 +49,17 @@ pub async fn print(tree: &Tree, path: &RemotePath) -> anyhow::Result<Heard> {
     if attr.kind != Kind::File {
         bail!("{path}: is no file but a {}", super::show::kind(attr.kind));
     }
-    let reader = tree.client.open_read(attr.ino).await.with_context(|| path.to_string())?;
+    let reader = tree
+        .client
+        .open_read(attr.ino)
+        .await
+        .with_context(|| path.to_string())?;
     let mut offset = 0;
     loop {
-        let bytes = reader.read_at(offset, CHUNK).await.with_context(|| path.to_string())?;
+        let bytes = reader
+            .read_at(offset, CHUNK)
+            .await
+            .with_context(|| path.to_string())?;
         if bytes.is_empty() {
             return Ok(Heard::Yes);
         }

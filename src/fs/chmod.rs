@@ -30,7 +30,10 @@ pub async fn run(tree: &Tree, args: &Args) -> anyhow::Result<()> {
     for path in &args.paths {
         let changed = each(tree, path, args.recursive, true, |attr| {
             // A link has no permissions of its own.
-            (attr.kind != Kind::Symlink).then(|| SetAttr { mode: Some(args.mode.of(attr, umask)), ..SetAttr::default() })
+            (attr.kind != Kind::Symlink).then(|| SetAttr {
+                mode: Some(args.mode.of(attr, umask)),
+                ..SetAttr::default()
+            })
         });
         tally.take(changed.await);
     }
@@ -56,9 +59,17 @@ pub(super) async fn each(
             tally.take(changed.with_context(|| path.to_string()));
         }
         if recursive && attr.kind == Kind::Dir {
-            let entries = tree.entries(attr.ino).await.with_context(|| path.to_string());
+            let entries = tree
+                .entries(attr.ino)
+                .await
+                .with_context(|| path.to_string());
             let entries = tally.take(entries).unwrap_or_default();
-            todo.extend(entries.into_iter().rev().map(|entry| (path.join(&entry.name), entry.attr)));
+            todo.extend(
+                entries
+                    .into_iter()
+                    .rev()
+                    .map(|entry| (path.join(&entry.name), entry.attr)),
+            );
         }
     }
     tally.end()
@@ -96,10 +107,13 @@ impl Mode {
     pub fn of(&self, attr: &Attr, umask: u32) -> u32 {
         match self {
             // As in GNU chmod: a directory keeps its set-id bits unless they are named.
-            Mode::Octal(mode) if attr.kind == Kind::Dir && *mode <= 0o777 => (attr.mode & 0o6000) | mode,
+            Mode::Octal(mode) if attr.kind == Kind::Dir && *mode <= 0o777 => {
+                (attr.mode & 0o6000) | mode
+            }
             Mode::Octal(mode) => *mode,
             Mode::Symbolic(clauses) => {
-                let apply = |mode: u32, clause: &Clause| clause.apply(mode, attr.kind == Kind::Dir, umask);
+                let apply =
+                    |mode: u32, clause: &Clause| clause.apply(mode, attr.kind == Kind::Dir, umask);
                 clauses.iter().fold(attr.mode & 0o7777, apply)
             }
         }
@@ -110,11 +124,19 @@ impl Clause {
     fn apply(&self, mode: u32, is_dir: bool, umask: u32) -> u32 {
         let asked = match self.what {
             What::Bits { bits, execute } => {
-                bits | if execute && (is_dir || mode & 0o111 != 0) { 0o111 } else { 0 }
+                bits | if execute && (is_dir || mode & 0o111 != 0) {
+                    0o111
+                } else {
+                    0
+                }
             }
             What::Copy { shift } => ((mode >> shift) & 7) * 0o111,
         };
-        let reach = if self.who == 0 { 0o7777 & !(umask & 0o777) } else { self.who };
+        let reach = if self.who == 0 {
+            0o7777 & !(umask & 0o777)
+        } else {
+            self.who
+        };
         let bits = asked & reach;
         match self.action {
             '+' => mode | bits,
@@ -147,7 +169,10 @@ fn parse(text: &str) -> Result<Mode, String> {
     }
     let mut clauses = Vec::new();
     for part in text.split(',') {
-        clauses.extend(parse_part(part).ok_or_else(|| format!("{part} is no mode; modes look like 0755 or u+rwx,go-w"))?);
+        clauses.extend(
+            parse_part(part)
+                .ok_or_else(|| format!("{part} is no mode; modes look like 0755 or u+rwx,go-w"))?,
+        );
     }
     Ok(Mode::Symbolic(clauses))
 }
@@ -170,7 +195,11 @@ fn parse_part(part: &str) -> Option<Vec<Clause>> {
         let tail = rest.get(1..)?;
         let end = tail.find(['+', '-', '=']).unwrap_or(tail.len());
         let (letters, next) = tail.split_at(end);
-        clauses.push(Clause { who, action, what: parse_what(letters)? });
+        clauses.push(Clause {
+            who,
+            action,
+            what: parse_what(letters)?,
+        });
         rest = next;
     }
     Some(clauses)

@@ -29,7 +29,11 @@ pub struct Args {
 /// The owner is not known, or some could not be changed.
 pub async fn run(tree: &Tree, args: &Args) -> anyhow::Result<()> {
     let (uid, gid) = parse(&args.owner)?;
-    let set = SetAttr { uid, gid, ..SetAttr::default() };
+    let set = SetAttr {
+        uid,
+        gid,
+        ..SetAttr::default()
+    };
     let follow = !args.no_dereference && !args.recursive;
     let mut tally = Tally::default();
     for path in &args.paths {
@@ -39,7 +43,9 @@ pub async fn run(tree: &Tree, args: &Args) -> anyhow::Result<()> {
 }
 
 fn parse(text: &str) -> anyhow::Result<(Option<u32>, Option<u32>)> {
-    let (owner, group) = text.split_once(':').map_or((text, ""), |(owner, group)| (owner, group));
+    let (owner, group) = text
+        .split_once(':')
+        .map_or((text, ""), |(owner, group)| (owner, group));
     if owner.is_empty() && group.is_empty() {
         return Err(usage(format!("{text} names no owner and no group")));
     }
@@ -49,19 +55,36 @@ fn parse(text: &str) -> anyhow::Result<(Option<u32>, Option<u32>)> {
         }
         // All ones means "leave it" to the kernel, and can be no id.
         if let Ok(number) = name.parse::<u32>() {
-            return if number == u32::MAX { Err(usage(format!("{name} is no {what}"))) } else { Ok(Some(number)) };
+            return if number == u32::MAX {
+                Err(usage(format!("{name} is no {what}")))
+            } else {
+                Ok(Some(number))
+            };
         }
         let lines = std::fs::read_to_string(file).unwrap_or_default();
         let found = lookup(&lines, name);
-        found.map(Some).ok_or_else(|| usage(format!("there is no {what} {name} in {file}; name one that is, or a number")))
+        found.map(Some).ok_or_else(|| {
+            usage(format!(
+                "there is no {what} {name} in {file}; name one that is, or a number"
+            ))
+        })
     };
-    Ok((number(owner, "/etc/passwd", "user")?, number(group, "/etc/group", "group")?))
+    Ok((
+        number(owner, "/etc/passwd", "user")?,
+        number(group, "/etc/group", "group")?,
+    ))
 }
 
 /// The number in the third field of the line that starts with a name.
 fn lookup(lines: &str, name: &str) -> Option<u32> {
     let mut lines = lines.lines().map(|line| line.split(':'));
-    lines.find_map(|mut fields| if fields.next() == Some(name) { fields.nth(1)?.parse().ok() } else { None })
+    lines.find_map(|mut fields| {
+        if fields.next() == Some(name) {
+            fields.nth(1)?.parse().ok()
+        } else {
+            None
+        }
+    })
 }
 
 #[cfg(test)]

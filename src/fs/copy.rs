@@ -19,7 +19,9 @@ pub fn local_name(path: &Path) -> anyhow::Result<std::ffi::OsString> {
         Some(name) => Some(name.to_owned()),
         None => path.canonicalize()?.file_name().map(ToOwned::to_owned),
     };
-    name.ok_or_else(|| anyhow::anyhow!("{}: has no name; say what to call the copy", path.display()))
+    name.ok_or_else(|| {
+        anyhow::anyhow!("{}: has no name; say what to call the copy", path.display())
+    })
 }
 
 #[cfg(test)]

@@ -58,8 +58,17 @@ struct Sum {
 impl Sum {
     fn of(attr: &Attr) -> Sum {
         let is_dir = attr.kind == Kind::Dir;
-        let length = if attr.kind == Kind::File { attr.size } else { 0 };
-        Sum { length, allocated: attr.allocated, files: u64::from(!is_dir), directories: u64::from(is_dir) }
+        let length = if attr.kind == Kind::File {
+            attr.size
+        } else {
+            0
+        };
+        Sum {
+            length,
+            allocated: attr.allocated,
+            files: u64::from(!is_dir),
+            directories: u64::from(is_dir),
+        }
     }
 
     fn add(&mut self, other: Sum) {
@@ -76,7 +85,12 @@ struct Directory {
     sum: Sum,
 }
 
-async fn measure(tree: &Tree, args: &Args, path: &RemotePath, seen: &mut HashSet<Ino>) -> anyhow::Result<()> {
+async fn measure(
+    tree: &Tree,
+    args: &Args,
+    path: &RemotePath,
+    seen: &mut HashSet<Ino>,
+) -> anyhow::Result<()> {
     let attr = tree.look(path, false).await?;
     if attr.kind != Kind::Dir {
         return print(args, path, Sum::of(&attr), show::kind(attr.kind));
@@ -87,7 +101,10 @@ async fn measure(tree: &Tree, args: &Args, path: &RemotePath, seen: &mut HashSet
     while let Some((path, attr, parent)) = todo.pop() {
         let at = directories.len();
         let mut sum = Sum::of(&attr);
-        let entries = tree.entries(attr.ino).await.with_context(|| path.to_string());
+        let entries = tree
+            .entries(attr.ino)
+            .await
+            .with_context(|| path.to_string());
         for entry in tally.take(entries).unwrap_or_default() {
             if entry.attr.kind == Kind::Dir {
                 todo.push((path.join(&entry.name), entry.attr, Some(at)));

@@ -58,7 +58,10 @@ pub async fn run(tree: &Tree, args: Args) -> anyhow::Result<()> {
     let Some((to, from)) = args.paths.split_last() else {
         return Err(usage("get needs two paths"));
     };
-    let from: Vec<RemotePath> = from.iter().map(|path| RemotePath::from(path.as_os_str())).collect();
+    let from: Vec<RemotePath> = from
+        .iter()
+        .map(|path| RemotePath::from(path.as_os_str()))
+        .collect();
     if to.as_os_str() == "-" {
         return print(tree, &from).await;
     }
@@ -73,7 +76,10 @@ pub async fn run(tree: &Tree, args: Args) -> anyhow::Result<()> {
     };
     let into = to.is_dir();
     if !into && from.len() > 1 {
-        bail!("{}: is no directory; several files can only be copied into one", to.display());
+        bail!(
+            "{}: is no directory; several files can only be copied into one",
+            to.display()
+        );
     }
     let mut crew = Crew::default();
     for from in from {
@@ -99,19 +105,27 @@ async fn print(tree: &Tree, from: &[RemotePath]) -> anyhow::Result<()> {
 
 /// Copies one argument: a file, or a tree.
 async fn get(how: &How, crew: &mut Crew, from: RemotePath, to: PathBuf) {
-    let Some(attr) = crew.take(how.tree.look(&from, true).await) else { return };
+    let Some(attr) = crew.take(how.tree.look(&from, true).await) else {
+        return;
+    };
     let mut todo = vec![(from, attr, to)];
     let mut finish = Vec::new();
     while let Some((from, attr, to)) = todo.pop() {
         if attr.kind == Kind::Dir {
             if !how.recursive {
-                crew.take::<()>(Err(anyhow!("{from}: is a directory; copy it and all that is in it with -r")));
+                crew.take::<()>(Err(anyhow!(
+                    "{from}: is a directory; copy it and all that is in it with -r"
+                )));
                 continue;
             }
             if crew.take(make_directory(&to)).is_none() {
                 continue;
             }
-            let entries = how.tree.entries(attr.ino).await.with_context(|| from.to_string());
+            let entries = how
+                .tree
+                .entries(attr.ino)
+                .await
+                .with_context(|| from.to_string());
             for entry in crew.take(entries).unwrap_or_default().into_iter().rev() {
                 let local = to.join(OsStr::from_bytes(&entry.name));
                 todo.push((from.join(&entry.name), entry.attr, local));
@@ -120,7 +134,12 @@ async fn get(how: &How, crew: &mut Crew, from: RemotePath, to: PathBuf) {
             continue;
         }
         let how = how.clone();
-        crew.add(async move { get_leaf(&how, &attr, &to).await.with_context(|| format!("{from} to {}", to.display())) }).await;
+        crew.add(async move {
+            get_leaf(&how, &attr, &to)
+                .await
+                .with_context(|| format!("{from} to {}", to.display()))
+        })
+        .await;
     }
     crew.rest().await;
     for (attr, to) in finish.into_iter().rev() {
@@ -144,7 +163,10 @@ async fn get_leaf(how: &How, attr: &Attr, to: &Path) -> anyhow::Result<()> {
     let copied = match attr.kind {
         Kind::File => get_file(how, attr, &temp).await,
         Kind::Symlink => get_link(how, attr, &temp).await,
-        other => bail!("is a {}, not a file, directory or link; it was left out", super::show::kind(other)),
+        other => bail!(
+            "is a {}, not a file, directory or link; it was left out",
+            super::show::kind(other)
+        ),
     };
     let copied = copied.and_then(|()| Ok(std::fs::rename(&temp, to)?));
     if copied.is_err() {
@@ -184,16 +206,26 @@ fn set_attributes(how: &How, attr: &Attr, path: &Path) -> anyhow::Result<()> {
         lchown(path, Some(attr.uid), Some(attr.gid))?;
     }
     if attr.kind != Kind::Symlink {
-        let mode = if how.preserve { attr.mode & 0o7777 } else { attr.mode & 0o777 & !how.umask };
+        let mode = if how.preserve {
+            attr.mode & 0o7777
+        } else {
+            attr.mode & 0o777 & !how.umask
+        };
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     if how.preserve {
-        let times = Timestamps { last_access: timespec(attr.atime_ns), last_modification: timespec(attr.mtime_ns) };
+        let times = Timestamps {
+            last_access: timespec(attr.atime_ns),
+            last_modification: timespec(attr.mtime_ns),
+        };
         utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
 }
 
 fn timespec(ns: i64) -> Timespec {
-    Timespec { tv_sec: ns.div_euclid(1_000_000_000), tv_nsec: ns.rem_euclid(1_000_000_000) }
+    Timespec {
+        tv_sec: ns.div_euclid(1_000_000_000),
+        tv_nsec: ns.rem_euclid(1_000_000_000),
+    }
 }

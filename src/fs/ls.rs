@@ -51,7 +51,13 @@ pub async fn run(tree: &Tree, args: &Args) -> anyhow::Result<()> {
     tally.end()
 }
 
-async fn list(tree: &Tree, args: &Args, path: &RemotePath, headed: bool, below: &mut Tally) -> anyhow::Result<()> {
+async fn list(
+    tree: &Tree,
+    args: &Args,
+    path: &RemotePath,
+    headed: bool,
+    below: &mut Tally,
+) -> anyhow::Result<()> {
     let attr = tree.look(path, !args.directory && !args.long).await?;
     // As in ls: a link to a directory is shown itself with -l.
     if attr.kind != Kind::Dir || args.directory {
@@ -64,21 +70,41 @@ async fn list(tree: &Tree, args: &Args, path: &RemotePath, headed: bool, below: 
             output::line(&format!("{}{path}:", if first { "" } else { "\n" }))?;
         }
         first = false;
-        let Some(entries) = below.take(tree.entries(ino).await) else { continue };
+        let Some(entries) = below.take(tree.entries(ino).await) else {
+            continue;
+        };
         for entry in &entries {
-            one(tree, args, &path.join(&entry.name), &entry.name, &entry.attr).await?;
+            one(
+                tree,
+                args,
+                &path.join(&entry.name),
+                &entry.name,
+                &entry.attr,
+            )
+            .await?;
         }
         if args.recursive {
-            let directories = entries.iter().rev().filter(|entry| entry.attr.kind == Kind::Dir);
+            let directories = entries
+                .iter()
+                .rev()
+                .filter(|entry| entry.attr.kind == Kind::Dir);
             todo.extend(directories.map(|entry| (path.join(&entry.name), entry.attr.ino)));
         }
     }
     std::mem::take(below).end()
 }
 
-async fn one(tree: &Tree, args: &Args, path: &RemotePath, name: &[u8], attr: &Attr) -> anyhow::Result<()> {
+async fn one(
+    tree: &Tree,
+    args: &Args,
+    path: &RemotePath,
+    name: &[u8],
+    attr: &Attr,
+) -> anyhow::Result<()> {
     let target = match attr.kind {
-        Kind::Symlink if args.long || args.json => Some(tree.client.readlink(&tree.caller, attr.ino).await?),
+        Kind::Symlink if args.long || args.json => {
+            Some(tree.client.readlink(&tree.caller, attr.ino).await?)
+        }
         _ => None,
     };
     if args.json {
@@ -86,10 +112,19 @@ async fn one(tree: &Tree, args: &Args, path: &RemotePath, name: &[u8], attr: &At
     }
     let mut line = Vec::new();
     if args.long {
-        let size = if args.human { output::short_size(attr.size) } else { attr.size.to_string() };
+        let size = if args.human {
+            output::short_size(attr.size)
+        } else {
+            attr.size.to_string()
+        };
         let owner = format!("{}:{}", attr.uid, attr.gid);
-        let (mode, time) = (show::mode(attr.kind, attr.mode), output::time(attr.mtime_ns));
-        line.extend(format!("{mode} {:>3} {owner:<11} {size:>12} {time} ", attr.nlink).into_bytes());
+        let (mode, time) = (
+            show::mode(attr.kind, attr.mode),
+            output::time(attr.mtime_ns),
+        );
+        line.extend(
+            format!("{mode} {:>3} {owner:<11} {size:>12} {time} ", attr.nlink).into_bytes(),
+        );
     }
     line.extend(printed(name));
     if let Some(target) = target {

@@ -32,13 +32,22 @@ pub async fn run(tree: &Tree, args: &Args) -> anyhow::Result<()> {
         tally.take(if args.parents {
             with_parents(tree, path, mode, default).await
         } else {
-            tree.client.mkdir(&tree.caller, &path.at(), mode).await.map(|_| ()).with_context(|| path.to_string())
+            tree.client
+                .mkdir(&tree.caller, &path.at(), mode)
+                .await
+                .map(|_| ())
+                .with_context(|| path.to_string())
         });
     }
     tally.end()
 }
 
-async fn with_parents(tree: &Tree, path: &RemotePath, mode: u32, default: u32) -> anyhow::Result<()> {
+async fn with_parents(
+    tree: &Tree,
+    path: &RemotePath,
+    mode: u32,
+    default: u32,
+) -> anyhow::Result<()> {
     for step in path.steps() {
         let mode = if step == *path { mode } else { default | 0o300 };
         match tree.client.mkdir(&tree.caller, &step.at(), mode).await {

@@ -32,7 +32,11 @@ pub async fn run(tree: &Tree, args: &Args) -> anyhow::Result<()> {
     let Some((to, from)) = args.paths.split_last() else {
         return Err(usage("mv needs two paths"));
     };
-    let into = !args.no_target_directory && tree.find(to, true).await?.is_some_and(|attr| attr.kind == Kind::Dir);
+    let into = !args.no_target_directory
+        && tree
+            .find(to, true)
+            .await?
+            .is_some_and(|attr| attr.kind == Kind::Dir);
     if !into && from.len() > 1 {
         bail!("{to}: is no directory; several files can only be moved into one");
     }
@@ -43,7 +47,10 @@ pub async fn run(tree: &Tree, args: &Args) -> anyhow::Result<()> {
             continue;
         };
         let to = if into { to.join(name) } else { to.clone() };
-        let moved = tree.client.rename(&tree.caller, &from.at(), &to.at(), args.no_clobber, false).await;
+        let moved = tree
+            .client
+            .rename(&tree.caller, &from.at(), &to.at(), args.no_clobber, false)
+            .await;
         tally.take(moved.with_context(|| format!("{from} to {to}")));
     }
     tally.end()

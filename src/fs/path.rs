@@ -14,7 +14,10 @@ pub struct RemotePath {
 impl RemotePath {
     /// The place.
     pub fn at(&self) -> At {
-        At { base: Ino::ROOT, path: self.names.clone() }
+        At {
+            base: Ino::ROOT,
+            path: self.names.clone(),
+        }
     }
 
     /// Its last name; the root has none.
@@ -38,7 +41,9 @@ impl RemotePath {
 
     /// All paths from below the root down to this one.
     pub fn steps(&self) -> impl Iterator<Item = RemotePath> {
-        (1..=self.names.len()).map(|n| RemotePath { names: self.names.iter().take(n).cloned().collect() })
+        (1..=self.names.len()).map(|n| RemotePath {
+            names: self.names.iter().take(n).cloned().collect(),
+        })
     }
 
     /// Its bytes.
@@ -46,13 +51,18 @@ impl RemotePath {
         if self.names.is_empty() {
             return b"/".to_vec();
         }
-        self.names.iter().flat_map(|name| [b"/", name.as_slice()].concat()).collect()
+        self.names
+            .iter()
+            .flat_map(|name| [b"/", name.as_slice()].concat())
+            .collect()
     }
 }
 
 impl fmt::Display for RemotePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::output::plain(&String::from_utf8_lossy(&self.bytes())))
+        f.write_str(&crate::output::plain(&String::from_utf8_lossy(
+            &self.bytes(),
+        )))
     }
 }
 
@@ -91,12 +101,21 @@ mod tests {
         assert_eq!(path("/a//b/./c/../d/").to_string(), "/a/b/d");
         assert_eq!(path("/../..").to_string(), "/");
         assert_eq!(path("a/b").to_string(), "/a/b");
-        assert_eq!(path("").at(), At { base: Ino::ROOT, path: Vec::new() });
+        assert_eq!(
+            path("").at(),
+            At {
+                base: Ino::ROOT,
+                path: Vec::new()
+            }
+        );
     }
 
     #[test]
     fn a_path_has_steps_and_a_parent() {
-        let steps: Vec<String> = path("/a/b/c").steps().map(|step| step.to_string()).collect();
+        let steps: Vec<String> = path("/a/b/c")
+            .steps()
+            .map(|step| step.to_string())
+            .collect();
         assert_eq!(steps, ["/a", "/a/b", "/a/b/c"]);
         assert_eq!(path("/a/b").parent(), path("/a"));
         assert_eq!(path("/").parent(), path("/"));

@@ -99,64 +99,109 @@ pub async fn run(tree: &Tree, args: Args) -> anyhow::Result<()> {
 }
 
 /// Where one of the arguments goes.
-async fn place(how: &How, from: &Path, to: &RemotePath, into: Option<&Attr>) -> anyhow::Result<Place> {
+async fn place(
+    how: &How,
+    from: &Path,
+    to: &RemotePath,
+    into: Option<&Attr>,
+) -> anyhow::Result<Place> {
     if let Some(directory) = into {
         if from.as_os_str() == "-" {
             bail!("{to}: is a directory; say what to call the copy of stdin");
         }
         let name = local_name(from)?.as_bytes().to_vec();
-        return Ok(Place { directory: directory.ino, shown: to.join(&name), name });
+        return Ok(Place {
+            directory: directory.ino,
+            shown: to.join(&name),
+            name,
+        });
     }
-    let Some(name) = to.name().cloned() else { bail!("/: is a directory") };
-    let parent = how.tree.look(&to.parent(), true).await.context("cannot copy into the directory")?;
-    Ok(Place { directory: parent.ino, name, shown: to.clone() })
+    let Some(name) = to.name().cloned() else {
+        bail!("/: is a directory")
+    };
+    let parent = how
+        .tree
+        .look(&to.parent(), true)
+        .await
+        .context("cannot copy into the directory")?;
+    Ok(Place {
+        directory: parent.ino,
+        name,
+        shown: to.clone(),
+    })
 }
 
 /// Copies one argument: a file, or a tree.
 async fn put(how: &How, crew: &mut Crew, from: &Path, place: Place) {
     if from.as_os_str() == "-" {
         let how = how.clone();
-        crew.add(async move { put_file(&how, Source::Stdin, None, &place).await }).await;
+        crew.add(async move { put_file(&how, Source::Stdin, None, &place).await })
+            .await;
         return;
     }
     // Links that were named are followed; those found on the way are copied as links.
     let looked = std::fs::metadata(from).with_context(|| from.display().to_string());
-    let Some(meta) = crew.take(looked) else { return };
+    let Some(meta) = crew.take(looked) else {
+        return;
+    };
     let mut todo = vec![(from.to_owned(), meta, place)];
     let mut finish = Vec::new();
     while let Some((from, meta, place)) = todo.pop() {
         if meta.is_dir() {
             if !how.recursive {
-                crew.take::<()>(Err(anyhow!("{}: is a directory; copy it and all that is in it with -r", from.display())));
+                crew.take::<()>(Err(anyhow!(
+                    "{}: is a directory; copy it and all that is in it with -r",
+                    from.display()
+                )));
                 continue;
             }
-            let Some(ino) = crew.take(make_directory(how, &meta, &place).await) else { continue };
-            let Some(names) = crew.take(names(&from)) else { continue };
+            let Some(ino) = crew.take(make_directory(how, &meta, &place).await) else {
+                continue;
+            };
+            let Some(names) = crew.take(names(&from)) else {
+                continue;
+            };
             for name in names {
                 let path = from.join(&name);
-                let looked = std::fs::symlink_metadata(&path).with_context(|| path.display().to_string());
+                let looked =
+                    std::fs::symlink_metadata(&path).with_context(|| path.display().to_string());
                 let name = name.as_bytes().to_vec();
-                let below = Place { directory: ino, shown: place.shown.join(&name), name };
+                let below = Place {
+                    directory: ino,
+                    shown: place.shown.join(&name),
+                    name,
+                };
                 if let Some(meta) = crew.take(looked) {
                     todo.push((path, meta, below));
                 }
             }
-            finish.push(Finish { ino, meta, shown: place.shown });
+            finish.push(Finish {
+                ino,
+                meta,
+                shown: place.shown,
+            });
             continue;
         }
         let how = how.clone();
-        crew.add(async move { put_leaf(&how, from, meta, &place).await }).await;
+        crew.add(async move { put_leaf(&how, from, meta, &place).await })
+            .await;
     }
     crew.rest().await;
     // Deepest first: a directory that is closed to us must be the last that is touched below its parent.
     for Finish { ino, meta, shown } in finish.into_iter().rev() {
-        crew.take(preserve(how, ino, &meta).await.with_context(|| shown.to_string()));
+        crew.take(
+            preserve(how, ino, &meta)
+                .await
+                .with_context(|| shown.to_string()),
+        );
     }
 }
 
 fn names(directory: &Path) -> anyhow::Result<Vec<std::ffi::OsString>> {
     let entries = std::fs::read_dir(directory).and_then(|entries| {
-        entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<std::io::Result<Vec<_>>>()
+        entries
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<std::io::Result<Vec<_>>>()
     });
     let mut names = entries.with_context(|| directory.display().to_string())?;
     names.sort();
@@ -171,7 +216,12 @@ async fn make_directory(how: &How, meta: &Metadata, place: &Place) -> anyhow::Re
     match how.tree.client.mkdir(&how.tree.caller, &at, mode).await {
         Ok(attr) => Ok(attr.ino),
         Err(why) if why.errno() == errno::EEXIST => {
-            let there = how.tree.client.lookup(&how.tree.caller, &at, true).await.with_context(|| place.shown.to_string())?;
+            let there = how
+                .tree
+                .client
+                .lookup(&how.tree.caller, &at, true)
+                .await
+                .with_context(|| place.shown.to_string())?;
             if there.kind != Kind::Dir {
                 bail!("{}: exists and is no directory", place.shown);
             }
@@ -188,7 +238,10 @@ async fn put_leaf(how: &How, from: PathBuf, meta: Metadata, place: &Place) -> an
         return put_link(how, &from, &meta, place).await;
     }
     if !kind.is_file() {
-        bail!("{}: is neither a file nor a directory nor a link; it was left out", from.display());
+        bail!(
+            "{}: is neither a file nor a directory nor a link; it was left out",
+            from.display()
+        );
     }
     put_file(how, Source::File(from), Some(meta), place).await
 }
@@ -198,7 +251,9 @@ async fn put_link(how: &How, from: &Path, meta: &Metadata, place: &Place) -> any
     let (client, caller) = (&how.tree.client, &how.tree.caller);
     let made = async {
         let temp = below(place.directory, unfinished(how.io.random_u64()).as_bytes());
-        let attr = client.symlink(caller, &temp, target.as_os_str().as_bytes()).await?;
+        let attr = client
+            .symlink(caller, &temp, target.as_os_str().as_bytes())
+            .await?;
         preserve_link(how, attr.ino, meta).await?;
         finish(how, &temp, place).await
     };
@@ -212,9 +267,19 @@ enum Source {
 }
 
 /// Copies a file under another name, and gives it its own when all of it is on disk.
-async fn put_file(how: &How, from: Source, meta: Option<Metadata>, place: &Place) -> anyhow::Result<()> {
+async fn put_file(
+    how: &How,
+    from: Source,
+    meta: Option<Metadata>,
+    place: &Place,
+) -> anyhow::Result<()> {
     let (client, caller) = (&how.tree.client, &how.tree.caller);
-    if !how.force && client.lookup(caller, &below(place.directory, &place.name), false).await.is_ok() {
+    if !how.force
+        && client
+            .lookup(caller, &below(place.directory, &place.name), false)
+            .await
+            .is_ok()
+    {
         bail!("{}: exists; replace it with -f", place.shown);
     }
     if let Some(meta) = &meta {
@@ -222,8 +287,15 @@ async fn put_file(how: &How, from: Source, meta: Option<Metadata>, place: &Place
     }
     let mode = meta.as_ref().map_or(0o666, |meta| meta.mode() & 0o777) & !how.umask;
     let temp = below(place.directory, unfinished(how.io.random_u64()).as_bytes());
-    let file = CreateFile { exclusive: true, lease: true, ..CreateFile::file(mode) };
-    let attr = client.create(caller, &temp, file).await.with_context(|| place.shown.to_string())?;
+    let file = CreateFile {
+        exclusive: true,
+        lease: true,
+        ..CreateFile::file(mode)
+    };
+    let attr = client
+        .create(caller, &temp, file)
+        .await
+        .with_context(|| place.shown.to_string())?;
     let copied = async {
         fill(how, from, attr.ino).await?;
         if let Some(meta) = &meta {
@@ -245,9 +317,12 @@ async fn fill(how: &How, from: Source, ino: Ino) -> anyhow::Result<()> {
         let mut offset = 0;
         let file = match &from {
             Source::Stdin => None,
-            Source::File(path) => {
-                Some(how.io.open(path, Open::read()).await.with_context(|| path.display().to_string())?)
-            }
+            Source::File(path) => Some(
+                how.io
+                    .open(path, Open::read())
+                    .await
+                    .with_context(|| path.display().to_string())?,
+            ),
         };
         loop {
             let bytes = match &file {
@@ -272,14 +347,20 @@ async fn fill(how: &How, from: Source, ino: Ino) -> anyhow::Result<()> {
 
 fn read_stdin() -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::io::stdin().lock().take(CHUNK as u64).read_to_end(&mut bytes)?;
+    std::io::stdin()
+        .lock()
+        .take(CHUNK as u64)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Gives a finished copy its own name.
 async fn finish(how: &How, temp: &boomfs_client::At, place: &Place) -> anyhow::Result<()> {
     let to = below(place.directory, &place.name);
-    how.tree.client.rename(&how.tree.caller, temp, &to, !how.force, false).await?;
+    how.tree
+        .client
+        .rename(&how.tree.caller, temp, &to, !how.force, false)
+        .await?;
     Ok(())
 }
 
@@ -295,7 +376,10 @@ async fn preserve(how: &How, ino: Ino, meta: &Metadata) -> anyhow::Result<()> {
         mtime: Some(SetTime::At(ns(meta.mtime(), meta.mtime_nsec()))),
         ..SetAttr::default()
     };
-    how.tree.client.setattr(&how.tree.caller, &at(ino), set).await?;
+    how.tree
+        .client
+        .setattr(&how.tree.caller, &at(ino), set)
+        .await?;
     Ok(())
 }
 
@@ -306,7 +390,17 @@ async fn preserve_link(how: &How, ino: Ino, meta: &Metadata) -> anyhow::Result<(
     }
     preserve_owner(how, ino, meta).await?;
     let mtime = Some(SetTime::At(ns(meta.mtime(), meta.mtime_nsec())));
-    how.tree.client.setattr(&how.tree.caller, &at(ino), SetAttr { mtime, ..SetAttr::default() }).await?;
+    how.tree
+        .client
+        .setattr(
+            &how.tree.caller,
+            &at(ino),
+            SetAttr {
+                mtime,
+                ..SetAttr::default()
+            },
+        )
+        .await?;
     Ok(())
 }
 
@@ -315,7 +409,11 @@ async fn preserve_owner(how: &How, ino: Ino, meta: &Metadata) -> anyhow::Result<
     if caller.uid != 0 || (meta.uid() == 0 && meta.gid() == caller.gid) {
         return Ok(());
     }
-    let set = SetAttr { uid: Some(meta.uid()), gid: Some(meta.gid()), ..SetAttr::default() };
+    let set = SetAttr {
+        uid: Some(meta.uid()),
+        gid: Some(meta.gid()),
+        ..SetAttr::default()
+    };
     how.tree.client.setattr(caller, &at(ino), set).await?;
     Ok(())
 }

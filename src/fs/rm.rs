@@ -47,14 +47,21 @@ async fn remove(tree: &Tree, args: &Args, path: &RemotePath) -> anyhow::Result<(
         bail!("{path}: no such file or directory");
     };
     if attr.kind != Kind::Dir {
-        tree.client.unlink(&tree.caller, &path.at()).await.with_context(|| path.to_string())?;
+        tree.client
+            .unlink(&tree.caller, &path.at())
+            .await
+            .with_context(|| path.to_string())?;
         return Ok(());
     }
     if args.recursive {
         return remove_tree(tree, path, attr.ino).await;
     }
     if args.dir {
-        return tree.client.rmdir(&tree.caller, &path.at()).await.with_context(|| path.to_string());
+        return tree
+            .client
+            .rmdir(&tree.caller, &path.at())
+            .await
+            .with_context(|| path.to_string());
     }
     bail!("{path}: is a directory; remove it and all that is in it with -r")
 }
@@ -70,25 +77,48 @@ struct Emptied {
 /// Files go while directories are listed; then directories, the deepest first.
 async fn remove_tree(tree: &Tree, path: &RemotePath, ino: Ino) -> anyhow::Result<()> {
     let mut crew = Crew::default();
-    let mut directories = vec![Emptied { at: path.at(), ino, shown: path.clone(), depth: 0 }];
+    let mut directories = vec![Emptied {
+        at: path.at(),
+        ino,
+        shown: path.clone(),
+        depth: 0,
+    }];
     let mut listed = 0;
     while let Some(directory) = directories.get(listed) {
         let (ino, depth, shown) = (directory.ino, directory.depth, directory.shown.clone());
         listed += 1;
         let mut after = 0;
         loop {
-            let Some((entries, end)) = crew.take(tree.page(ino, after).await.with_context(|| shown.to_string())) else { break };
+            let Some((entries, end)) = crew.take(
+                tree.page(ino, after)
+                    .await
+                    .with_context(|| shown.to_string()),
+            ) else {
+                break;
+            };
             after = entries.last().map_or(after, |entry| entry.cookie);
             for entry in entries {
                 let (at, shown) = (below(ino, &entry.name), shown.join(&entry.name));
                 if entry.attr.kind == Kind::Dir {
-                    directories.push(Emptied { at, ino: entry.attr.ino, shown, depth: depth + 1 });
+                    directories.push(Emptied {
+                        at,
+                        ino: entry.attr.ino,
+                        shown,
+                        depth: depth + 1,
+                    });
                     continue;
                 }
                 let tree = tree.clone();
                 crew.add(async move {
                     let gone = tree.client.unlink(&tree.caller, &at).await;
-                    gone.map(|_| ()).or_else(|why| if why.errno() == errno::ENOENT { Ok(()) } else { Err(why) })
+                    gone.map(|_| ())
+                        .or_else(|why| {
+                            if why.errno() == errno::ENOENT {
+                                Ok(())
+                            } else {
+                                Err(why)
+                            }
+                        })
                         .with_context(|| shown.to_string())
                 })
                 .await;
@@ -107,7 +137,10 @@ async fn remove_tree(tree: &Tree, path: &RemotePath, ino: Ino) -> anyhow::Result
         }
         let tree = tree.clone();
         crew.add(async move {
-            tree.client.rmdir(&tree.caller, &directory.at).await.with_context(|| directory.shown.to_string())
+            tree.client
+                .rmdir(&tree.caller, &directory.at)
+                .await
+                .with_context(|| directory.shown.to_string())
         })
         .await;
     }

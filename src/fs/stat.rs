@@ -40,10 +40,19 @@ pub async fn run(tree: &Tree, args: &Args) -> anyhow::Result<()> {
 async fn one(tree: &Tree, args: &Args, path: &RemotePath) -> anyhow::Result<()> {
     let attr = tree.look(path, args.dereference).await?;
     let target = match attr.kind {
-        Kind::Symlink => Some(tree.client.readlink(&tree.caller, attr.ino).await.with_context(|| path.to_string())?),
+        Kind::Symlink => Some(
+            tree.client
+                .readlink(&tree.caller, attr.ino)
+                .await
+                .with_context(|| path.to_string())?,
+        ),
         _ => None,
     };
-    let blocks = if args.blocks && attr.kind == Kind::File { Some(blocks(tree, path, &attr).await?) } else { None };
+    let blocks = if args.blocks && attr.kind == Kind::File {
+        Some(blocks(tree, path, &attr).await?)
+    } else {
+        None
+    };
     if args.json {
         let mut object = show::json(&path.bytes(), &attr, target.as_deref());
         if let (Value::Object(object), Some(blocks)) = (&mut object, blocks) {
@@ -59,14 +68,25 @@ async fn one(tree: &Tree, args: &Args, path: &RemotePath) -> anyhow::Result<()> 
 }
 
 async fn blocks(tree: &Tree, path: &RemotePath, attr: &Attr) -> anyhow::Result<Vec<Value>> {
-    let op = ReadOp::Locate { ino: attr.ino, offset: 0, length: attr.size.max(1) };
-    let answer = tree.client.read(&tree.caller, op).await.with_context(|| path.to_string())?;
+    let op = ReadOp::Locate {
+        ino: attr.ino,
+        offset: 0,
+        length: attr.size.max(1),
+    };
+    let answer = tree
+        .client
+        .read(&tree.caller, op)
+        .await
+        .with_context(|| path.to_string())?;
     let Answer::Blocks { blocks, .. } = answer else {
         anyhow::bail!("{path}: the NameNode did not say where its blocks are");
     };
     let shown = blocks.iter().map(|block| {
-        let nodes: Vec<Value> =
-            block.nodes.iter().map(|node| json!({"node": node.node.0, "addr": node.addr})).collect();
+        let nodes: Vec<Value> = block
+            .nodes
+            .iter()
+            .map(|node| json!({"node": node.node.0, "addr": node.addr}))
+            .collect();
         json!({
             "block": block.block.0, "offset": block.offset, "generation": block.generation.0,
             "length": block.length, "nodes": nodes,
@@ -76,7 +96,9 @@ async fn blocks(tree: &Tree, path: &RemotePath, attr: &Attr) -> anyhow::Result<V
 }
 
 fn text(path: &RemotePath, attr: &Attr, target: Option<&[u8]>) -> String {
-    let arrow = target.map(|target| format!(" -> {}", output::plain(&String::from_utf8_lossy(target)))).unwrap_or_default();
+    let arrow = target
+        .map(|target| format!(" -> {}", output::plain(&String::from_utf8_lossy(target))))
+        .unwrap_or_default();
     let device = match attr.kind {
         Kind::CharDevice | Kind::BlockDevice => format!(", device {}", attr.rdev),
         _ => String::new(),

@@ -33,7 +33,12 @@ impl<'a> Up<'a> {
         args.extend(more);
         let mut process = lab.start(&args)?;
         process.ready(PART)?;
-        Ok(Up { lab, mount, data, process })
+        Ok(Up {
+            lab,
+            mount,
+            data,
+            process,
+        })
     }
 
     /// Stops it cleanly.
@@ -59,7 +64,11 @@ impl<'a> Up<'a> {
     pub fn boomfs(&self, args: &[&str]) -> Result<String> {
         let data = self.data.display().to_string();
         let mut all = args.to_vec();
-        let at = if args.first() == Some(&"fs") { 1 } else { args.len() };
+        let at = if args.first() == Some(&"fs") {
+            1
+        } else {
+            args.len()
+        };
         all.splice(at..at, ["--data", data.as_str()]);
         self.lab.boomfs(&all)?.ok()
     }
@@ -95,13 +104,24 @@ impl<'a> Parts<'a> {
     /// A part does not get ready.
     pub fn start(lab: &'a Lab, datanodes: usize) -> Result<Parts<'a>> {
         let (namenode, address) = namenode(lab, "127.0.0.1:0")?;
-        let nodes = (1..=datanodes).map(|number| datanode(lab, number, &address)).collect::<Result<Vec<_>>>()?;
+        let nodes = (1..=datanodes)
+            .map(|number| datanode(lab, number, &address))
+            .collect::<Result<Vec<_>>>()?;
         let mountpoint = lab.mountpoint("mnt")?;
         let place = mountpoint.display().to_string();
         let mut mount = lab.start(&["mount", &place, "--namenodes", &address])?;
         mount.ready(PART)?;
-        let parts = Parts { lab, address, namenode, datanodes: nodes, mount, mountpoint };
-        parts.settled(PART, |status| status.get("live").and_then(Value::as_u64) == Some(datanodes as u64))?;
+        let parts = Parts {
+            lab,
+            address,
+            namenode,
+            datanodes: nodes,
+            mount,
+            mountpoint,
+        };
+        parts.settled(PART, |status| {
+            status.get("live").and_then(Value::as_u64) == Some(datanodes as u64)
+        })?;
         Ok(parts)
     }
 
@@ -111,7 +131,9 @@ impl<'a> Parts<'a> {
     /// It does not get ready.
     pub fn restart_namenode(&mut self) -> Result<()> {
         // The port of a process that was killed is free at once; what it held may take a moment.
-        let (namenode, _) = eventually(PART, "the NameNode's start", || namenode(self.lab, &self.address))?;
+        let (namenode, _) = eventually(PART, "the NameNode's start", || {
+            namenode(self.lab, &self.address)
+        })?;
         self.namenode = namenode;
         Ok(())
     }
@@ -122,7 +144,10 @@ impl<'a> Parts<'a> {
     /// It does not get ready.
     pub fn restart_datanode(&mut self, number: usize) -> Result<()> {
         let process = datanode(self.lab, number, &self.address)?;
-        *self.datanodes.get_mut(number - 1).context("no such DataNode")? = process;
+        *self
+            .datanodes
+            .get_mut(number - 1)
+            .context("no such DataNode")? = process;
         Ok(())
     }
 
@@ -131,7 +156,10 @@ impl<'a> Parts<'a> {
     /// # Errors
     /// It was gone already.
     pub fn kill_datanode(&mut self, number: usize) -> Result<()> {
-        self.datanodes.get_mut(number - 1).context("no such DataNode")?.kill()
+        self.datanodes
+            .get_mut(number - 1)
+            .context("no such DataNode")?
+            .kill()
     }
 
     /// What `boomfs status --json` says.
@@ -139,7 +167,9 @@ impl<'a> Parts<'a> {
     /// # Errors
     /// It fails.
     pub fn status(&self) -> Result<Value> {
-        let ran = self.lab.boomfs(&["status", "--json", "--namenodes", &self.address])?;
+        let ran = self
+            .lab
+            .boomfs(&["status", "--json", "--namenodes", &self.address])?;
         Ok(serde_json::from_str(&ran.ok()?)?)
     }
 
@@ -150,7 +180,11 @@ impl<'a> Parts<'a> {
     pub fn settled(&self, deadline: Duration, fits: impl Fn(&Value) -> bool) -> Result<Value> {
         eventually(deadline, "the status", || {
             let status = self.status()?;
-            if fits(&status) { Ok(status) } else { bail!("{status}") }
+            if fits(&status) {
+                Ok(status)
+            } else {
+                bail!("{status}")
+            }
         })
     }
 }
@@ -163,7 +197,10 @@ fn namenode(lab: &Lab, listen: &str) -> Result<(Process, String)> {
 }
 
 fn datanode(lab: &Lab, number: usize, namenode: &str) -> Result<Process> {
-    let data = lab.path(&format!("datanode-{number}")).display().to_string();
+    let data = lab
+        .path(&format!("datanode-{number}"))
+        .display()
+        .to_string();
     let mut process = lab.start(&["datanode", "--data", &data, "--namenodes", namenode])?;
     process.ready(PART)?;
     Ok(process)
@@ -171,5 +208,9 @@ fn datanode(lab: &Lab, number: usize, namenode: &str) -> Result<Process> {
 
 /// The last word of a line `ready: .. on 127.0.0.1:4711`.
 fn address(ready: &str) -> Result<String> {
-    ready.rsplit(' ').next().map(str::to_owned).with_context(|| format!("no address in: {ready}"))
+    ready
+        .rsplit(' ')
+        .next()
+        .map(str::to_owned)
+        .with_context(|| format!("no address in: {ready}"))
 }

@@ -52,7 +52,11 @@ impl Ran {
 
 impl fmt::Display for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exit code {:?}; stdout: {:?}; stderr: {:?}", self.code, self.stdout, self.stderr)
+        write!(
+            f,
+            "exit code {:?}; stdout: {:?}; stderr: {:?}",
+            self.code, self.stdout, self.stderr
+        )
     }
 }
 
@@ -69,14 +73,20 @@ impl Lab {
         *open += 1;
         drop(open);
         let folder = tempfile::Builder::new().prefix("boomfs-test-").tempdir();
-        let mut lab = Lab { binary: PathBuf::from(binary), folder: None, mounts: Mutex::default() };
+        let mut lab = Lab {
+            binary: PathBuf::from(binary),
+            folder: None,
+            mounts: Mutex::default(),
+        };
         lab.folder = Some(folder.context("cannot make a temporary folder")?);
         Ok(lab)
     }
 
     /// A path in its folder.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.as_ref().map_or_else(|| PathBuf::from(name), |folder| folder.path().join(name))
+        self.folder
+            .as_ref()
+            .map_or_else(|| PathBuf::from(name), |folder| folder.path().join(name))
     }
 
     /// A new directory in its folder that will be mounted on, and unmounted at the end.
@@ -101,7 +111,10 @@ impl Lab {
     /// The binary with arguments, in the lab's folder.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(args).env_remove("BOOMFS_LOG").current_dir(self.path("."));
+        command
+            .args(args)
+            .env_remove("BOOMFS_LOG")
+            .current_dir(self.path("."));
         command
     }
 
@@ -110,7 +123,11 @@ impl Lab {
     /// # Errors
     /// As [`Process::start`].
     pub fn start<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Result<Process> {
-        let name = args.iter().take(1).map(|arg| arg.as_ref().to_string_lossy()).collect::<String>();
+        let name = args
+            .iter()
+            .take(1)
+            .map(|arg| arg.as_ref().to_string_lossy())
+            .collect::<String>();
         Process::start(&format!("boomfs {name}"), &mut self.command(args))
     }
 
@@ -128,25 +145,48 @@ impl Lab {
     /// It fails, or does not end within two minutes.
     pub fn sh(&self, folder: &Path, script: &str) -> Result<String> {
         let mut command = Command::new("sh");
-        command.arg("-euc").arg(script).current_dir(folder).env("LC_ALL", "C");
+        command
+            .arg("-euc")
+            .arg(script)
+            .current_dir(folder)
+            .env("LC_ALL", "C");
         let ran = run("sh", &mut command, COMMAND)?;
-        ran.ok().with_context(|| format!("in {}: {script}", folder.display()))
+        ran.ok()
+            .with_context(|| format!("in {}: {script}", folder.display()))
     }
 }
 
 fn run(name: &str, command: &mut Command, deadline: Duration) -> Result<Ran> {
     let folder = tempfile::tempdir()?;
     let file = |name: &str| std::fs::File::create(folder.path().join(name));
-    let read = |name: &str| std::fs::read(folder.path().join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let read = |name: &str| {
+        std::fs::read(folder.path().join(name))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
     // Into files: a background process that inherits a pipe would keep it open.
-    command.stdin(std::process::Stdio::null()).stdout(file("out")?).stderr(file("err")?);
-    let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-    let ended = eventually(deadline, name, || child.try_wait()?.context("it still runs"));
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(file("out")?)
+        .stderr(file("err")?);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {name}"))?;
+    let ended = eventually(deadline, name, || {
+        child.try_wait()?.context("it still runs")
+    });
     match ended {
-        Ok(status) => Ok(Ran { code: status.code(), stdout: read("out")?, stderr: read("err")? }),
+        Ok(status) => Ok(Ran {
+            code: status.code(),
+            stdout: read("out")?,
+            stderr: read("err")?,
+        }),
         Err(why) => {
             let _ = child.kill();
-            bail!("{why:#}; stdout: {:?}; stderr: {:?}", read("out")?, read("err")?)
+            bail!(
+                "{why:#}; stdout: {:?}; stderr: {:?}",
+                read("out")?,
+                read("err")?
+            )
         }
     }
 }
@@ -154,12 +194,14 @@ fn run(name: &str, command: &mut Command, deadline: Duration) -> Result<Ran> {
 fn is_mounted(path: &Path) -> bool {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let path = path.to_string_lossy();
-    text.lines().any(|line| line.split(' ').nth(4) == Some(path.as_ref()))
+    text.lines()
+        .any(|line| line.split(' ').nth(4) == Some(path.as_ref()))
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let mounts = std::mem::take(&mut *self.mounts.lock().unwrap_or_else(PoisonError::into_inner));
+        let mounts =
+            std::mem::take(&mut *self.mounts.lock().unwrap_or_else(PoisonError::into_inner));
         let mut left = false;
         for path in mounts {
             while is_mounted(&path) && unmount(&path, UnmountFlags::DETACH).is_ok() {}
@@ -168,7 +210,10 @@ impl Drop for Lab {
         if left && let Some(folder) = self.folder.take() {
             // Whoever removes a folder removes what is mounted in it, too.
             let kept = folder.keep();
-            eprintln!("something is still mounted in {}; it is left there", kept.display());
+            eprintln!(
+                "something is still mounted in {}; it is left there",
+                kept.display()
+            );
         }
         *OPEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         CLOSED.notify_one();

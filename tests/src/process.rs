@@ -26,7 +26,10 @@ fn listen(from: impl Read + Send + 'static) -> Lines {
     thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
-            heard.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            heard
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(line);
         }
     });
     lines
@@ -42,11 +45,21 @@ impl Process {
     /// # Errors
     /// The operating system refuses.
     pub fn start(name: &str, command: &mut Command) -> Result<Process> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
         let stdout = child.stdout.take().map(listen).unwrap_or_default();
         let stderr = child.stderr.take().map(listen).unwrap_or_default();
-        Ok(Process { name: name.to_owned(), child, stdout, stderr })
+        Ok(Process {
+            name: name.to_owned(),
+            child,
+            stdout,
+            stderr,
+        })
     }
 
     /// Its number.
@@ -82,7 +95,10 @@ impl Process {
             Ok(Some(line)) => Ok(line),
             Ok(None) => {
                 let late = eventually(Duration::from_secs(1), "a last line", || {
-                    copy(&self.stdout).into_iter().find(|line| fits(line)).context("none")
+                    copy(&self.stdout)
+                        .into_iter()
+                        .find(|line| fits(line))
+                        .context("none")
                 });
                 late.with_context(|| format!("{} ended; {}", self.name, self.said()))
             }
@@ -99,7 +115,12 @@ impl Process {
     }
 
     fn said(&self) -> String {
-        format!("{} said: {:?} and on stderr: {:?}", self.name, self.stdout(), self.stderr())
+        format!(
+            "{} said: {:?} and on stderr: {:?}",
+            self.name,
+            self.stdout(),
+            self.stderr()
+        )
     }
 
     /// Sends it a signal.
@@ -107,7 +128,10 @@ impl Process {
     /// # Errors
     /// It is gone already.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no such process")?;
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .context("no such process")?;
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
@@ -138,7 +162,9 @@ impl Process {
     /// # Errors
     /// It does not come within the deadline.
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        let ended = eventually(deadline, "its end", || self.child.try_wait()?.context("it still runs"));
+        let ended = eventually(deadline, "its end", || {
+            self.child.try_wait()?.context("it still runs")
+        });
         ended.map_err(|why| why.context(self.said()))
     }
 }
@@ -147,6 +173,8 @@ impl Drop for Process {
     fn drop(&mut self) {
         // Gone already is fine.
         let _ = self.child.kill();
-        let _ = eventually(Duration::from_secs(10), "its end", || self.child.try_wait()?.context("it still runs"));
+        let _ = eventually(Duration::from_secs(10), "its end", || {
+            self.child.try_wait()?.context("it still runs")
+        });
     }
 }

@@ -57,7 +57,15 @@ impl Tree {
             fs::create_dir(&folder)?;
             folders.push(folder);
         }
-        let names = ["plain", "with space", "with-\u{e9}\u{4e16}", ".hidden", "new\nline", "quote'\"", "trailing."];
+        let names = [
+            "plain",
+            "with space",
+            "with-\u{e9}\u{4e16}",
+            ".hidden",
+            "new\nline",
+            "quote'\"",
+            "trailing.",
+        ];
         for number in 0..files {
             let folder = pick(&mut numbers, &folders)?;
             let base = names.get(number % names.len()).copied().unwrap_or_default();
@@ -69,14 +77,20 @@ impl Tree {
             };
             let size = if number == 5 { 3_000_000 } else { size };
             fs::write(&file, numbers.bytes(usize::try_from(size)?))?;
-            let mode = [0o644, 0o600, 0o755, 0o444].get(number % 4).copied().unwrap_or(0o644);
+            let mode = [0o644, 0o600, 0o755, 0o444]
+                .get(number % 4)
+                .copied()
+                .unwrap_or(0o644);
             fs::set_permissions(&file, Permissions::from_mode(mode))?;
             if number % 25 == 0 {
                 symlink("../somewhere/else", folder.join(format!("link{number}")))?;
                 fs::hard_link(&file, folder.join(format!("hard{number}")))?;
             }
         }
-        Ok(Tree { path: path.to_owned(), files })
+        Ok(Tree {
+            path: path.to_owned(),
+            files,
+        })
     }
 }
 
@@ -88,10 +102,19 @@ fn pick(numbers: &mut Numbers, folders: &[PathBuf]) -> Result<PathBuf> {
 /// What something in a tree is, as far as a copy keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
-    Folder { mode: u32 },
-    File { mode: u32, mtime: (i64, i64), size: u64, digest: u64 },
+    Folder {
+        mode: u32,
+    },
+    File {
+        mode: u32,
+        mtime: (i64, i64),
+        size: u64,
+        digest: u64,
+    },
     Link(PathBuf),
-    Other { mode: u32 },
+    Other {
+        mode: u32,
+    },
 }
 
 /// Everything that differs between two trees: kinds, modes, contents, targets, and times of files.
@@ -103,8 +126,19 @@ pub fn differences(a: &Path, b: &Path) -> Result<Vec<String>> {
     let mut all: Vec<&PathBuf> = left.keys().chain(right.keys()).collect();
     all.sort();
     all.dedup();
-    let differ = all.into_iter().filter(|path| left.get(*path) != right.get(*path));
-    Ok(differ.map(|path| format!("{}: {:?} and {:?}", path.display(), left.get(path), right.get(path))).collect())
+    let differ = all
+        .into_iter()
+        .filter(|path| left.get(*path) != right.get(*path));
+    Ok(differ
+        .map(|path| {
+            format!(
+                "{}: {:?} and {:?}",
+                path.display(),
+                left.get(path),
+                right.get(path)
+            )
+        })
+        .collect())
 }
 
 fn list(root: &Path) -> Result<BTreeMap<PathBuf, Node>> {
@@ -114,14 +148,21 @@ fn list(root: &Path) -> Result<BTreeMap<PathBuf, Node>> {
     while let Some(folder) = todo.pop() {
         for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
             let path = entry?.path();
-            let meta = path.symlink_metadata().with_context(|| path.display().to_string())?;
+            let meta = path
+                .symlink_metadata()
+                .with_context(|| path.display().to_string())?;
             let mode = meta.mode() & 0o7777;
             let node = if meta.is_dir() {
                 todo.push(path.clone());
                 Node::Folder { mode }
             } else if meta.is_file() {
                 let digest = digest(&path).with_context(|| path.display().to_string())?;
-                Node::File { mode, mtime: (meta.mtime(), meta.mtime_nsec()), size: meta.size(), digest }
+                Node::File {
+                    mode,
+                    mtime: (meta.mtime(), meta.mtime_nsec()),
+                    size: meta.size(),
+                    digest,
+                }
             } else if meta.is_symlink() {
                 Node::Link(fs::read_link(&path)?)
             } else {
@@ -158,13 +199,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (folder.path().join("a"), folder.path().join("b"));
         Tree::generate(&a, 60, 7).unwrap();
-        let copied = std::process::Command::new("cp").arg("-a").arg(&a).arg(&b).status().unwrap();
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .arg(&a)
+            .arg(&b)
+            .status()
+            .unwrap();
         assert!(copied.success());
         assert_eq!(differences(&a, &b).unwrap(), Vec::<String>::new());
         Tree::generate(&folder.path().join("c"), 60, 7).unwrap();
         let other = differences(&a, &folder.path().join("c")).unwrap();
         assert!(other.iter().all(|line| line.contains("mtime")), "{other:?}");
-        fs::remove_file(b.join("link0")).or_else(|_| fs::remove_dir_all(b.join("folder 0"))).unwrap();
+        fs::remove_file(b.join("link0"))
+            .or_else(|_| fs::remove_dir_all(b.join("folder 0")))
+            .unwrap();
         assert!(!differences(&a, &b).unwrap().is_empty());
     }
 }

@@ -12,12 +12,18 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// There is none within the deadline (the last reason is named), which is given by the question as an error.
-pub fn eventually<T>(deadline: Duration, what: &str, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn eventually<T>(
+    deadline: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<T>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         match ask() {
             Ok(answer) => return Ok(answer),
-            Err(why) if start.elapsed() >= deadline => bail!("{what}: not within {deadline:?}: {why:#}"),
+            Err(why) if start.elapsed() >= deadline => {
+                bail!("{what}: not within {deadline:?}: {why:#}")
+            }
             Err(_) => thread::sleep(PAUSE),
         }
     }
@@ -49,12 +55,17 @@ mod tests {
 
     #[test]
     fn an_answer_that_never_comes_is_named() {
-        let error = eventually::<()>(Duration::ZERO, "the sun", || bail!("it is dark")).unwrap_err();
+        let error =
+            eventually::<()>(Duration::ZERO, "the sun", || bail!("it is dark")).unwrap_err();
         assert_eq!(error.to_string(), "the sun: not within 0ns: it is dark");
         let mut tries = 0;
         let answer = eventually(Duration::from_secs(10), "three", || {
             tries += 1;
-            if tries == 3 { Ok(tries) } else { bail!("{tries}") }
+            if tries == 3 {
+                Ok(tries)
+            } else {
+                bail!("{tries}")
+            }
         });
         assert_eq!(answer.unwrap(), 3);
     }

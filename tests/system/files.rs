@@ -52,7 +52,16 @@ fn what_was_done_in_a_mount_is_there_after_a_restart() -> Result<()> {
     let lines: Vec<&str> = before.lines().collect();
     assert_eq!(
         lines.iter().take(8).copied().collect::<Vec<_>>(),
-        ["./a", "./a/big", "./a/hard", "./a/link", "./a/moved", "./a/moved/renamed", "./a/pipe", "./a/sparse"]
+        [
+            "./a",
+            "./a/big",
+            "./a/hard",
+            "./a/link",
+            "./a/moved",
+            "./a/moved/renamed",
+            "./a/pipe",
+            "./a/sparse"
+        ]
     );
     assert_eq!(
         lines.iter().skip(8).take(9).copied().collect::<Vec<_>>(),
@@ -82,7 +91,10 @@ fn a_file_that_is_deleted_while_open_can_still_be_read_and_written() -> Result<(
     }
     let lab = lab()?;
     let up = Up::start(&lab, &["--datanodes", "1"])?;
-    let said = lab.sh(&up.mount, "exec 3<>f; printf first >&3; rm f; printf second >&3; cat /proc/self/fd/3; ls")?;
+    let said = lab.sh(
+        &up.mount,
+        "exec 3<>f; printf first >&3; rm f; printf second >&3; cat /proc/self/fd/3; ls",
+    )?;
     assert_eq!(said, "firstsecond");
     up.stop()
 }
@@ -102,7 +114,10 @@ fn errors_are_those_of_a_local_disk() -> Result<()> {
         done
     ";
     let said = lab.sh(&up.mount, script)?;
-    let errors: Vec<&str> = said.lines().filter_map(|line| line.rsplit(": ").next()).collect();
+    let errors: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.rsplit(": ").next())
+        .collect();
     assert_eq!(
         errors,
         [

@@ -17,7 +17,9 @@ fn number(status: &Value, name: &str) -> Option<u64> {
 
 /// Bytes that differ everywhere.
 fn bytes(count: u32) -> Vec<u8> {
-    (0..count).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    (0..count)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect()
 }
 
 /// Writes a file in pieces; calls back in the middle of it.
@@ -47,9 +49,14 @@ fn a_datanode_killed_during_a_copy_and_during_a_read_is_not_noticed() -> Result<
     write_slowly(&path, &content, || parts.kill_datanode(2))?;
     assert!(std::fs::read(&path)? == content, "the copy differs");
     parts.restart_datanode(2)?;
-    parts.settled(MINUTE, |status| number(status, "under_replicated") == Some(0))?;
+    parts.settled(MINUTE, |status| {
+        number(status, "under_replicated") == Some(0)
+    })?;
     // Now one is killed while it is read, past what the kernel has in its cache.
-    lab.sh(&parts.mountpoint, "echo 1 > /proc/sys/vm/drop_caches || true; touch big")?;
+    lab.sh(
+        &parts.mountpoint,
+        "echo 1 > /proc/sys/vm/drop_caches || true; touch big",
+    )?;
     let mut file = std::fs::File::open(&path)?;
     let mut read = vec![0; content.len()];
     let (first, rest) = read.split_at_mut(1 << 20);
@@ -68,7 +75,11 @@ fn a_namenode_killed_under_a_live_mount_is_waited_for() -> Result<()> {
     let lab = lab()?;
     let mut parts = Parts::start(&lab, 3)?;
     let path = parts.mountpoint.join("open");
-    let mut open = std::fs::OpenOptions::new().create_new(true).read(true).write(true).open(&path)?;
+    let mut open = std::fs::OpenOptions::new()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .open(&path)?;
     open.write_all(b"before ")?;
     open.sync_all()?;
     let tree = Tree::generate(&lab.path("tree"), 60, 4)?;
@@ -78,12 +89,19 @@ fn a_namenode_killed_under_a_live_mount_is_waited_for() -> Result<()> {
         parts.namenode.kill()?;
         // Both wait for it: the copy, and this call.
         let mount = parts.mountpoint.clone();
-        let asking = scope.spawn(move || within(MINUTE, "a stat", move || Ok(mount.join("open").metadata()?.len())));
+        let asking = scope.spawn(move || {
+            within(MINUTE, "a stat", move || {
+                Ok(mount.join("open").metadata()?.len())
+            })
+        });
         parts.restart_namenode()?;
         assert_eq!(asking.join().ok().context("it panicked")??, 7);
         copying.join().ok().context("it panicked")?
     })?;
-    assert_eq!(differences(&tree.path, &parts.mountpoint.join("tree"))?, Vec::<String>::new());
+    assert_eq!(
+        differences(&tree.path, &parts.mountpoint.join("tree"))?,
+        Vec::<String>::new()
+    );
     open.write_all(b"and after")?;
     open.sync_all()?;
     let mut text = String::new();
@@ -94,7 +112,8 @@ fn a_namenode_killed_under_a_live_mount_is_waited_for() -> Result<()> {
 }
 
 fn copy(lab: &Lab, from: &Path, to: &Path) -> Result<()> {
-    lab.sh(to, &format!("cp -a {} .", from.display())).map(|_| ())
+    lab.sh(to, &format!("cp -a {} .", from.display()))
+        .map(|_| ())
 }
 
 #[test]
@@ -106,12 +125,21 @@ fn with_four_datanodes_the_loss_of_one_is_repaired() -> Result<()> {
     let mut parts = Parts::start(&lab, 4)?;
     let tree = Tree::generate(&lab.path("tree"), 60, 5)?;
     copy(&lab, &tree.path, &parts.mountpoint)?;
-    parts.settled(MINUTE, |status| number(status, "under_replicated") == Some(0))?;
+    parts.settled(MINUTE, |status| {
+        number(status, "under_replicated") == Some(0)
+    })?;
     parts.kill_datanode(1)?;
-    parts.settled(MINUTE, |status| number(status, "live") == Some(3) && number(status, "under_replicated") > Some(0))?;
-    let healthy = parts.settled(MINUTE, |status| number(status, "under_replicated") == Some(0))?;
+    parts.settled(MINUTE, |status| {
+        number(status, "live") == Some(3) && number(status, "under_replicated") > Some(0)
+    })?;
+    let healthy = parts.settled(MINUTE, |status| {
+        number(status, "under_replicated") == Some(0)
+    })?;
     assert_eq!(number(&healthy, "missing"), Some(0), "{healthy}");
     // What the lost one had, another has: with two more gone, everything can still be read.
-    assert_eq!(differences(&tree.path, &parts.mountpoint.join("tree"))?, Vec::<String>::new());
+    assert_eq!(
+        differences(&tree.path, &parts.mountpoint.join("tree"))?,
+        Vec::<String>::new()
+    );
     Ok(())
 }

@@ -15,7 +15,10 @@ fn a_copied_tree_is_identical_and_survives_a_restart() -> Result<()> {
     let copy = up.mount.join("tree");
     lab.sh(&up.mount, &format!("cp -a {} .", tree.path.display()))?;
     assert_eq!(differences(&tree.path, &copy)?, Vec::<String>::new());
-    lab.sh(&up.mount, &format!("diff -r --no-dereference {} tree", tree.path.display()))?;
+    lab.sh(
+        &up.mount,
+        &format!("diff -r --no-dereference {} tree", tree.path.display()),
+    )?;
     up.stop()?;
     let up = Up::start(&lab, &[])?;
     assert_eq!(differences(&tree.path, &copy)?, Vec::<String>::new());
@@ -35,10 +38,19 @@ fn put_and_get_keep_a_tree_and_ask_before_they_replace() -> Result<()> {
     let here = tree.path.display().to_string();
     let up = Up::start(&lab, &[])?;
     up.boomfs(&["fs", "put", "-rp", &here, "/copy"])?;
-    assert_eq!(differences(&tree.path, &up.mount.join("copy"))?, Vec::<String>::new());
+    assert_eq!(
+        differences(&tree.path, &up.mount.join("copy"))?,
+        Vec::<String>::new()
+    );
     up.boomfs(&["fs", "get", "-rp", "/copy", &back])?;
-    assert_eq!(differences(&tree.path, &lab.path("back"))?, Vec::<String>::new());
+    assert_eq!(
+        differences(&tree.path, &lab.path("back"))?,
+        Vec::<String>::new()
+    );
     let refused = up.boomfs(&["fs", "put", &format!("{here}/plain0"), "/copy/plain0"]);
-    assert!(refused.is_ok() || format!("{refused:?}").contains("replace it with -f"), "{refused:?}");
+    assert!(
+        refused.is_ok() || format!("{refused:?}").contains("replace it with -f"),
+        "{refused:?}"
+    );
     up.stop()
 }

@@ -35,7 +35,13 @@ impl Copier {
     }
 
     /// Copies in the background. What is on its way already is not copied twice.
-    pub fn start(self: &Arc<Self>, block: BlockId, generation: Generation, length: u64, target: NodeAddr) {
+    pub fn start(
+        self: &Arc<Self>,
+        block: BlockId,
+        generation: Generation,
+        length: u64,
+        target: NodeAddr,
+    ) {
         let key = (block, target.node);
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,17 +54,31 @@ impl Copier {
             if let Ok(_place) = copier.running.clone().acquire_owned().await {
                 match copier.copy(block, generation, length, &target).await {
                     Ok(()) => count(&copier.context.metrics.copies_sent),
-                    Err(e) => tracing::warn!("block {block}: not copied to node {}: {e}", target.node),
+                    Err(e) => {
+                        tracing::warn!("block {block}: not copied to node {}: {e}", target.node)
+                    }
                 }
             }
-            copier.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            copier
+                .known
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&key);
         });
     }
 
-    async fn copy(&self, block: BlockId, generation: Generation, length: u64, target: &NodeAddr) -> Res<()> {
+    async fn copy(
+        &self,
+        block: BlockId,
+        generation: Generation,
+        length: u64,
+        target: &NodeAddr,
+    ) -> Res<()> {
         let io = &self.context.io;
         let replica = self.context.store.get(block)?;
-        let info = replica.info().ok_or_else(|| fail(EIO, format!("block {block}: the replica here is bad")))?;
+        let info = replica
+            .info()
+            .ok_or_else(|| fail(EIO, format!("block {block}: the replica here is bad")))?;
         if info.generation != generation || info.length < length {
             let why = format!(
                 "block {block}: ordered generation {generation} of {length} bytes, have {} of {}",
@@ -80,9 +100,14 @@ impl Copier {
         downstream.ask(io, &open, &[], OPEN).await?;
         let mut offset = 0;
         while offset < length {
-            let chunks = replica.read(generation, offset, MAX_READ.min(length - offset)).await?;
+            let chunks = replica
+                .read(generation, offset, MAX_READ.min(length - offset))
+                .await?;
             if chunks.data.is_empty() {
-                return Err(fail(EAGAIN, format!("block {block}: became shorter while it was copied")));
+                return Err(fail(
+                    EAGAIN,
+                    format!("block {block}: became shorter while it was copied"),
+                ));
             }
             offset = chunks.start + chunks.data.len() as u64;
             let packet = ToDataNode::Packet {
@@ -95,15 +120,24 @@ impl Copier {
         let now = replica.info().map(|i| i.generation);
         if now != Some(generation) {
             // The connection ends without a close, and the target discards the copy.
-            return Err(fail(EBUSY, format!("block {block}: a pipeline was opened while it was copied")));
+            return Err(fail(
+                EBUSY,
+                format!("block {block}: a pipeline was opened while it was copied"),
+            ));
         }
-        written(downstream.ask(io, &ToDataNode::ClosePipeline, &[], CLOSE).await?)
+        written(
+            downstream
+                .ask(io, &ToDataNode::ClosePipeline, &[], CLOSE)
+                .await?,
+        )
     }
 }
 
 fn written(answer: FromDataNode) -> Res<()> {
     match answer {
-        FromDataNode::Written { failed } => failed.into_iter().next().map_or(Ok(()), |(_, f)| Err(f)),
+        FromDataNode::Written { failed } => {
+            failed.into_iter().next().map_or(Ok(()), |(_, f)| Err(f))
+        }
         _ => Err(fail(EIO, "the target answered something else than Written")),
     }
 }

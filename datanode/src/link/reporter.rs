@@ -128,7 +128,12 @@ impl Reporter {
     }
 
     fn put(&self, block: BlockId, change: Change, urgent: bool) -> Ticket {
-        Ticket(self.queues.iter().map(|q| q.put(block, change, urgent)).collect())
+        Ticket(
+            self.queues
+                .iter()
+                .map(|q| q.put(block, change, urgent))
+                .collect(),
+        )
     }
 
     /// A replica has changed; told with the next heartbeat at the latest.
@@ -180,8 +185,14 @@ mod tests {
         reporter.changed(info(1, 9));
         reporter.gone(BlockId(2));
         let batch = reporter.queues()[0].take();
-        let expected = vec![(BlockId(1), Change::There(info(1, 9))), (BlockId(2), Change::Gone)];
-        assert_eq!((batch.changes, batch.full, batch.number), (expected, false, 4));
+        let expected = vec![
+            (BlockId(1), Change::There(info(1, 9))),
+            (BlockId(2), Change::Gone),
+        ];
+        assert_eq!(
+            (batch.changes, batch.full, batch.number),
+            (expected, false, 4)
+        );
     }
 
     #[test]

@@ -35,7 +35,10 @@ impl Downstream {
     pub async fn connect(io: &Io, node: &NodeAddr, deadline: Duration) -> Res<Downstream> {
         let stream = io.connect(&node.addr, deadline.min(CONNECT)).await;
         let stream = stream.map_err(|e| {
-            fail(EHOSTUNREACH, format!("node {} at {}: cannot connect: {e}", node.node, node.addr))
+            fail(
+                EHOSTUNREACH,
+                format!("node {} at {}: cannot connect: {e}", node.node, node.addr),
+            )
         })?;
         let (reader, writer) = stream.into_split();
         Ok(Downstream {
@@ -46,16 +49,28 @@ impl Downstream {
     }
 
     /// Sends a message and waits for its answer. After an error the connection is of no use.
-    pub async fn ask(&mut self, io: &Io, message: &ToDataNode, body: &[u8], deadline: Duration) -> Res<FromDataNode> {
+    pub async fn ask(
+        &mut self,
+        io: &Io,
+        message: &ToDataNode,
+        body: &[u8],
+        deadline: Duration,
+    ) -> Res<FromDataNode> {
         let exchange = async {
             write_message(&mut self.writer, message, body).await?;
             read_message::<FromDataNode, _>(&mut self.reader).await
         };
         let NodeAddr { node, addr } = &self.node;
         match io.timeout(deadline, exchange).await {
-            Err(e) => Err(fail(ETIMEDOUT, format!("node {node} at {addr}: no answer: {e}"))),
+            Err(e) => Err(fail(
+                ETIMEDOUT,
+                format!("node {node} at {addr}: no answer: {e}"),
+            )),
             Ok(Err(e)) => Err(fail(EHOSTUNREACH, format!("node {node} at {addr}: {e}"))),
-            Ok(Ok(None)) => Err(fail(EHOSTUNREACH, format!("node {node} at {addr}: closed the connection"))),
+            Ok(Ok(None)) => Err(fail(
+                EHOSTUNREACH,
+                format!("node {node} at {addr}: closed the connection"),
+            )),
             Ok(Ok(Some((FromDataNode::Failed(failure), _)))) => Err(failure),
             Ok(Ok(Some((answer, _)))) => Ok(answer),
         }
@@ -151,13 +166,25 @@ impl Pipeline {
         };
         let me = context.check_cluster(request.cluster).await?;
         if me != request.node {
-            return Err(fail(EINVAL, format!("this is node {me}, not node {}", request.node)));
+            return Err(fail(
+                EINVAL,
+                format!("this is node {me}, not node {}", request.node),
+            ));
         }
         let deadline = within(OPEN, Duration::from_secs(1), request.rest.len());
         let request = Arc::new(request);
-        let here = context.io.timeout(deadline, detached(open_here(context.clone(), request.clone())));
-        let (here, behind) = tokio::join!(biased; here, open_behind(&context.io, &request, deadline));
-        let here = here.map_err(|e| fail(ETIMEDOUT, format!("block {}: opening it: {e}", request.block)))?;
+        let here = context.io.timeout(
+            deadline,
+            detached(open_here(context.clone(), request.clone())),
+        );
+        let (here, behind) =
+            tokio::join!(biased; here, open_behind(&context.io, &request, deadline));
+        let here = here.map_err(|e| {
+            fail(
+                ETIMEDOUT,
+                format!("block {}: opening it: {e}", request.block),
+            )
+        })?;
         let writer = here?;
         count(&context.metrics.pipelines);
         let mut members = vec![me];
@@ -179,21 +206,37 @@ impl Pipeline {
     }
 
     /// Writes a packet here and behind.
-    pub async fn packet(&mut self, offset: u64, checksums: Vec<u32>, sync: bool, body: Bytes) -> Res<FromDataNode> {
+    pub async fn packet(
+        &mut self,
+        offset: u64,
+        checksums: Vec<u32>,
+        sync: bool,
+        body: Bytes,
+    ) -> Res<FromDataNode> {
         let block = self.writer.replica.block;
         if body.len() as u64 > MAX_READ {
-            return Err(fail(EINVAL, format!("block {block}: a packet of {} bytes is over the limit", body.len())));
+            return Err(fail(
+                EINVAL,
+                format!(
+                    "block {block}: a packet of {} bytes is over the limit",
+                    body.len()
+                ),
+            ));
         }
         if !packet_matches(offset, &body, &checksums) {
             count(&self.context.metrics.bad_packets);
-            let why = format!("block {block}: the packet at byte {offset} does not match its checksums");
+            let why =
+                format!("block {block}: the packet at byte {offset} does not match its checksums");
             return Err(fail(EBADMSG, why));
         }
         let deadline = within(PACKET, Duration::from_secs(2), self.behind);
         let writer = self.writer.clone();
         let (data, crcs) = (body.clone(), checksums.clone());
         let here = detached(async move {
-            writer.replica.write(writer.token, offset, data, &crcs).await?;
+            writer
+                .replica
+                .write(writer.token, offset, data, &crcs)
+                .await?;
             if sync {
                 writer.replica.sync().await?;
             }
@@ -223,7 +266,10 @@ impl Pipeline {
         match here {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => failed.push((self.me, failure)),
-            Err(e) => failed.push((self.me, fail(ETIMEDOUT, format!("the disk did not answer: {e}")))),
+            Err(e) => failed.push((
+                self.me,
+                fail(ETIMEDOUT, format!("the disk did not answer: {e}")),
+            )),
         }
         if !behind.is_empty() {
             self.next = None;
@@ -252,8 +298,14 @@ impl Pipeline {
             Ok(())
         });
         // A copy syncs up to a whole block.
-        let deadline = if copy { super::TRANSFER } else { within(PACKET, Duration::from_secs(2), self.behind) };
-        Ok(self.both(here, &ToDataNode::ClosePipeline, &[], deadline).await)
+        let deadline = if copy {
+            super::TRANSFER
+        } else {
+            within(PACKET, Duration::from_secs(2), self.behind)
+        };
+        Ok(self
+            .both(here, &ToDataNode::ClosePipeline, &[], deadline)
+            .await)
     }
 
     /// The connection has ended without a close: the replica stays as it is, a copy is discarded.
@@ -283,7 +335,10 @@ async fn open_here(context: Arc<Context>, request: Arc<Request>) -> Res<Writer> 
     if request.copy {
         return context.store.open_copy(block, generation, block_size).await;
     }
-    let writer = context.store.open_block(block, generation, existing, block_size).await?;
+    let writer = context
+        .store
+        .open_block(block, generation, existing, block_size)
+        .await?;
     if let Some(info) = writer.replica.info() {
         context.reporter.changed(info);
     }
@@ -297,9 +352,16 @@ async fn open_behind(io: &Io, request: &Request, deadline: Duration) -> Behind {
     let mut rest = request.rest.as_slice();
     while let Some((next, others)) = rest.split_first() {
         rest = others;
-        let left = deadline.saturating_sub(Duration::from_nanos(io.mono_ns().saturating_sub(started)));
+        let left =
+            deadline.saturating_sub(Duration::from_nanos(io.mono_ns().saturating_sub(started)));
         if left.is_zero() {
-            behind.failed.push((next.node, fail(ETIMEDOUT, format!("node {}: not reached in time", next.node))));
+            behind.failed.push((
+                next.node,
+                fail(
+                    ETIMEDOUT,
+                    format!("node {}: not reached in time", next.node),
+                ),
+            ));
             continue;
         }
         match open_at(io, request, next, others, left).await {
@@ -355,5 +417,11 @@ fn unexpected(node: &NodeAddr, answer: &FromDataNode) -> Failure {
         FromDataNode::Data { .. } => "Data",
         FromDataNode::Failed(_) => "Failed",
     };
-    fail(EIO, format!("node {} at {}: answered {kind} to something else", node.node, node.addr))
+    fail(
+        EIO,
+        format!(
+            "node {} at {}: answered {kind} to something else",
+            node.node, node.addr
+        ),
+    )
 }

@@ -45,13 +45,16 @@ impl Store {
         let now = self.shared.io.mono_ns();
         self.flush_since(now.saturating_sub(ns(MAX_UNSYNCED))).await;
         let cut_at = self.flushing.lock().await.cut_at;
-        let old = !self.shared.journal.is_idle() && now.saturating_sub(cut_at) > ns(MAX_JOURNAL_AGE);
+        let old =
+            !self.shared.journal.is_idle() && now.saturating_sub(cut_at) > ns(MAX_JOURNAL_AGE);
         if old || self.shared.journal.bytes() > MAX_JOURNAL {
             self.checkpoint_or_warn().await;
         }
         let before = now.saturating_sub(ns(MAX_IDLE));
         if self.shared.handles.load(Ordering::Relaxed) > 0 {
-            lock(&self.index).values().for_each(|r| r.close_idle(before));
+            lock(&self.index)
+                .values()
+                .for_each(|r| r.close_idle(before));
         }
     }
 
@@ -59,10 +62,16 @@ impl Store {
     pub async fn refresh_space(&self) {
         match self.shared.io.space(self.shared.names.root()).await {
             Ok(space) => {
-                self.shared.room.capacity.store(space.capacity, Ordering::Relaxed);
+                self.shared
+                    .room
+                    .capacity
+                    .store(space.capacity, Ordering::Relaxed);
                 self.shared.room.free.store(space.free, Ordering::Relaxed);
             }
-            Err(e) => tracing::warn!("{}: cannot ask for free space: {e}", self.shared.names.root().display()),
+            Err(e) => tracing::warn!(
+                "{}: cannot ask for free space: {e}",
+                self.shared.names.root().display()
+            ),
         }
     }
 
@@ -96,7 +105,10 @@ impl Store {
 
     async fn checkpoint_or_warn(&self) {
         if let Err(e) = self.checkpoint().await {
-            tracing::warn!("{}: the journal could not be cut: {e}", self.shared.names.root().display());
+            tracing::warn!(
+                "{}: the journal could not be cut: {e}",
+                self.shared.names.root().display()
+            );
         }
     }
 
@@ -112,7 +124,10 @@ impl Store {
             return Ok(());
         };
         self.bring_in_place(blocks).await?;
-        let folders: BTreeSet<_> = blocks.iter().map(|b| self.shared.names.folder(*b)).collect();
+        let folders: BTreeSet<_> = blocks
+            .iter()
+            .map(|b| self.shared.names.folder(*b))
+            .collect();
         for folder in folders {
             // Names that went to the trash. A folder that is not there has no names.
             if self.shared.io.exists(&folder).await {
@@ -122,7 +137,10 @@ impl Store {
         }
         if let Err(e) = self.shared.journal.remove(*number).await {
             // It stays as a second journal of which everything is in place: harmless.
-            tracing::warn!("{}: cannot remove: {e}", self.shared.names.journal(*number).display());
+            tracing::warn!(
+                "{}: cannot remove: {e}",
+                self.shared.names.journal(*number).display()
+            );
         }
         pending.old = None;
         pending.cut_at = self.shared.io.mono_ns();

@@ -64,7 +64,8 @@ pub(crate) async fn load(io: &Io, names: &Names) -> Result<Option<Identity>, Err
     }
     let bytes = io.read_file(&path).await;
     let bytes = bytes.map_err(Error::io("cannot read the identity", &path))?;
-    let found: Identity = decode_record(IDENTITY_KIND, VERSION, &bytes).map_err(|e| corrupt(&path, &e))?;
+    let found: Identity =
+        decode_record(IDENTITY_KIND, VERSION, &bytes).map_err(|e| corrupt(&path, &e))?;
     if found.format > FORMAT {
         return Err(Error::NewerFormat {
             path,

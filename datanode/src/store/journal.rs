@@ -49,11 +49,18 @@ pub(crate) struct Journal {
     failed: OnceLock<String>,
 }
 
-async fn create(io: &Io, names: &Names, number: u64, first_lsn: u64, last: u64) -> io::Result<File> {
+async fn create(
+    io: &Io,
+    names: &Names,
+    number: u64,
+    first_lsn: u64,
+    last: u64,
+) -> io::Result<File> {
     let path = names.journal(number);
     let file = io.open(&path, Open::create_new()).await?;
     let made = async {
-        file.write_at(0, record::file_header(number, first_lsn, last)).await?;
+        file.write_at(0, record::file_header(number, first_lsn, last))
+            .await?;
         file.sync_data().await?;
         io.sync_dir(names.root()).await
     };
@@ -144,7 +151,9 @@ impl Journal {
         }
         let end = w.offset + bytes.len() as u64;
         if end > w.allocated {
-            let step = self.allocate(&w.file, w.allocated, end - w.allocated).await?;
+            let step = self
+                .allocate(&w.file, w.allocated, end - w.allocated)
+                .await?;
             w.allocated += step;
         }
         // Numbers are used once even when the write fails: what it left cannot be mistaken.

@@ -63,8 +63,11 @@ impl Plan {
     fn is_whole(&self) -> bool {
         let synced = self.state.synced;
         synced > 0
-            && (0..chunks_of(synced))
-                .all(|c| self.images.get(&c).is_some_and(|i| i.len() >= chunk_len(c, synced)))
+            && (0..chunks_of(synced)).all(|c| {
+                self.images
+                    .get(&c)
+                    .is_some_and(|i| i.len() >= chunk_len(c, synced))
+            })
     }
 
     fn header(&self) -> Header {
@@ -122,7 +125,16 @@ pub(super) async fn open(
         ..Room::default()
     };
     let (metrics, reporter) = (metrics.clone(), reporter.clone());
-    let shared = Shared::new(io.clone(), names, journal, metrics, reporter, room, failure, guard);
+    let shared = Shared::new(
+        io.clone(),
+        names,
+        journal,
+        metrics,
+        reporter,
+        room,
+        failure,
+        guard,
+    );
     let shared = Arc::new(shared);
     make_folders(&shared).await?;
     let replicas = recover(&shared, found, journals.plans).await?;
@@ -138,7 +150,11 @@ pub(super) async fn open(
     Ok(store)
 }
 
-async fn start_identity(io: &Io, names: &Names, known: Option<Identity>) -> Result<Identity, Error> {
+async fn start_identity(
+    io: &Io,
+    names: &Names,
+    known: Option<Identity>,
+) -> Result<Identity, Error> {
     let mut identity = known.unwrap_or_else(|| Identity {
         format: FORMAT,
         cluster: ClusterId(0),
@@ -153,7 +169,12 @@ async fn start_identity(io: &Io, names: &Names, known: Option<Identity>) -> Resu
 
 async fn make_folders(shared: &Shared) -> Result<(), Error> {
     let names = &shared.names;
-    for folder in [names.blocks(), names.trash(), names.copies(), names.quarantine()] {
+    for folder in [
+        names.blocks(),
+        names.trash(),
+        names.copies(),
+        names.quarantine(),
+    ] {
         let made = shared.io.create_dir_all(&folder).await;
         made.map_err(Error::io("cannot make a folder", &folder))?;
     }
@@ -203,7 +224,11 @@ async fn read_journals(io: &Io, names: &Names) -> Result<Journals, Error> {
         let bytes = io.read_file(&path).await;
         let bytes = Bytes::from(bytes.map_err(Error::io("cannot read the journal", &path))?);
         let last = numbers.last() == Some(number);
-        let Contents { before, next, records } = match parse(&bytes, last) {
+        let Contents {
+            before,
+            next,
+            records,
+        } = match parse(&bytes, last) {
             ParsedJournal::Good(contents) => contents,
             ParsedJournal::Unborn => continue,
             ParsedJournal::Newer(found) => {
@@ -218,7 +243,9 @@ async fn read_journals(io: &Io, names: &Names) -> Result<Journals, Error> {
         if let Some(end) = previous
             && end <= before
         {
-            let why = format!("the journal before it ends before record {end}, though all up to {before} was synced");
+            let why = format!(
+                "the journal before it ends before record {end}, though all up to {before} was synced"
+            );
             return Err(corrupt(&path, 0, why));
         }
         previous = Some(next);
@@ -243,7 +270,11 @@ fn check(path: &Path, record: &Record) -> Result<(), Error> {
     if fits {
         return Ok(());
     }
-    Err(corrupt(path, 0, format!("a record of block {} is out of its bounds", record.block)))
+    Err(corrupt(
+        path,
+        0,
+        format!("a record of block {} is out of its bounds", record.block),
+    ))
 }
 
 /// Finds all replicas and reads their headers.
@@ -279,7 +310,9 @@ async fn scan(io: &Io, names: &Names) -> Result<BTreeMap<BlockId, Found>, Error>
                         known: u64::from(REPLICA_VERSION),
                     });
                 }
-                Parsed::Good(h) if h.block != block => Parsed::Bad("its header names another block"),
+                Parsed::Good(h) if h.block != block => {
+                    Parsed::Bad("its header names another block")
+                }
                 parsed => parsed,
             };
             let len = item.len;
@@ -315,7 +348,13 @@ async fn recover(
             Parsed::Good(header) => {
                 let length = layout_of(&header).map(|l| here.len.saturating_sub(l.data_at()));
                 if length == Some(header.synced) || header.bad {
-                    out.extend(Replica::new(shared, Place::Home, header, header.synced, false));
+                    out.extend(Replica::new(
+                        shared,
+                        Place::Home,
+                        header,
+                        header.synced,
+                        false,
+                    ));
                 } else {
                     let repair = check_tail(shared, &here.path, header, &BTreeMap::new()).await;
                     repairs.push(repair.map_err(Error::io("cannot check", &here.path))?);
@@ -326,7 +365,10 @@ async fn recover(
                     block,
                     ..Record::default()
                 };
-                let moved = shared.io.rename(&here.path, &trash_name(shared, &record, 0)).await;
+                let moved = shared
+                    .io
+                    .rename(&here.path, &trash_name(shared, &record, 0))
+                    .await;
                 moved.map_err(Error::io("cannot move to the trash", &here.path))?;
             }
             Parsed::Bad(why) => {
@@ -353,7 +395,12 @@ fn layout_of(header: &Header) -> Option<Layout> {
 }
 
 /// Does what the journal says of one block. `None` where there is no replica afterwards.
-async fn replay(shared: &Arc<Shared>, path: &Path, here: Option<Found>, plan: Plan) -> io::Result<Option<Repair>> {
+async fn replay(
+    shared: &Arc<Shared>,
+    path: &Path,
+    here: Option<Found>,
+    plan: Plan,
+) -> io::Result<Option<Repair>> {
     let header = plan.header();
     let Some(layout) = layout_of(&header) else {
         return Ok(None);
@@ -376,16 +423,25 @@ async fn replay(shared: &Arc<Shared>, path: &Path, here: Option<Found>, plan: Pl
         shorten(&file, layout, cut).await?;
     }
     for (chunk, data) in &plan.images {
-        file.write_at(layout.chunk_at(*chunk), data.to_vec()).await?;
+        file.write_at(layout.chunk_at(*chunk), data.to_vec())
+            .await?;
         let crc = crc32c::crc32c(data);
-        file.write_at(layout.slot_at(*chunk), encode_slots(&[crc])).await?;
+        file.write_at(layout.slot_at(*chunk), encode_slots(&[crc]))
+            .await?;
     }
-    check_tail(shared, path, header, &plan.images).await.map(Some)
+    check_tail(shared, path, header, &plan.images)
+        .await
+        .map(Some)
 }
 
 async fn put_away(shared: &Shared, path: &Path, state: &Record) -> io::Result<()> {
     let to = if state.bad {
-        let name = format!("{:016x}.{}.{}", state.block.0, state.generation.0, shared.io.now_ns());
+        let name = format!(
+            "{:016x}.{}.{}",
+            state.block.0,
+            state.generation.0,
+            shared.io.now_ns()
+        );
         shared.names.quarantine().join(name)
     } else {
         trash_name(shared, state, footprint(state.synced))
@@ -444,7 +500,11 @@ async fn verify_tail(
     synced: u64,
     images: &BTreeMap<u32, Bytes>,
 ) -> io::Result<Verified> {
-    let there = file.len().await?.saturating_sub(layout.data_at()).min(layout.block_size);
+    let there = file
+        .len()
+        .await?
+        .saturating_sub(layout.data_at())
+        .min(layout.block_size);
     let good = |length| Verified { length, bad: None };
     let mut chunk = u32::try_from(synced / CHUNK64).unwrap_or(u32::MAX);
     // What the journal brought back is looked at too: it may begin below what is synced.
@@ -453,7 +513,9 @@ async fn verify_tail(
     }
     let mut length = chunk_start(chunk);
     while length < there {
-        let data = file.read_at(layout.chunk_at(chunk), chunk_len(chunk, there)).await?;
+        let data = file
+            .read_at(layout.chunk_at(chunk), chunk_len(chunk, there))
+            .await?;
         let slot = file.read_at(layout.slot_at(chunk), 4).await?;
         let crc = decode_slots(&slot, 1).first().copied().unwrap_or(0);
         // The chunk may have been shorter when its checksum was written.
@@ -462,7 +524,8 @@ async fn verify_tail(
             images.get(&chunk).map_or(0, Bytes::len),
             chunk_len(chunk, synced),
         ];
-        let fits = |len: &usize| *len > 0 && data.get(..*len).is_some_and(|d| crc32c::crc32c(d) == crc);
+        let fits =
+            |len: &usize| *len > 0 && data.get(..*len).is_some_and(|d| crc32c::crc32c(d) == crc);
         let Some(len) = lengths.into_iter().find(fits) else {
             break;
         };
@@ -478,7 +541,10 @@ async fn verify_tail(
     let why = if there < synced {
         format!("its file holds {there} bytes, though {synced} had been synced")
     } else {
-        format!("the chunk at byte {} does not match its checksum, though it had been synced", chunk_start(chunk))
+        format!(
+            "the chunk at byte {} does not match its checksum, though it had been synced",
+            chunk_start(chunk)
+        )
     };
     Ok(Verified {
         length: synced,
@@ -491,7 +557,9 @@ async fn verify_tail(
 async fn shorten(file: &File, layout: Layout, length: u64) -> io::Result<()> {
     let keep = chunks_of(length);
     let count = layout.chunks().saturating_sub(keep);
-    let slots = file.read_at(layout.slot_at(keep), 4 * count as usize).await?;
+    let slots = file
+        .read_at(layout.slot_at(keep), 4 * count as usize)
+        .await?;
     if let Some(last) = slots.iter().rposition(|b| *b != 0) {
         // Behind the data's start there are no slots: a short block has few.
         let bytes = (last / 4 + 1) * 4;
@@ -516,7 +584,9 @@ async fn mend(shared: &Arc<Shared>, repairs: &[Repair]) -> Result<(), Error> {
     };
     // If a header is torn by the next crash, these make it again.
     let before: Vec<Record> = repairs.iter().map(|r| state(r, r.header.synced)).collect();
-    log(shared, &before).await.map_err(Error::io("cannot write to the journal", &root))?;
+    log(shared, &before)
+        .await
+        .map_err(Error::io("cannot write to the journal", &root))?;
     for r in repairs {
         let path = shared.names.replica(r.header.block);
         let header = Header {
@@ -531,14 +601,21 @@ async fn mend(shared: &Arc<Shared>, repairs: &[Repair]) -> Result<(), Error> {
                 None => Ok(()),
             }
         };
-        mended.await.map_err(Error::io("cannot bring a replica in order", &path))?;
+        mended
+            .await
+            .map_err(Error::io("cannot bring a replica in order", &path))?;
     }
     for folder in [shared.names.blocks(), shared.names.trash(), root.clone()] {
         let synced = shared.io.sync_dir(&folder).await;
         synced.map_err(Error::io("cannot sync a folder", &folder))?;
     }
-    let after: Vec<Record> = repairs.iter().map(|r| state(r, r.verified.length)).collect();
-    log(shared, &after).await.map_err(Error::io("cannot write to the journal", &root))
+    let after: Vec<Record> = repairs
+        .iter()
+        .map(|r| state(r, r.verified.length))
+        .collect();
+    log(shared, &after)
+        .await
+        .map_err(Error::io("cannot write to the journal", &root))
 }
 
 async fn log(shared: &Shared, records: &[Record]) -> io::Result<()> {

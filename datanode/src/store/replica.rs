@@ -102,13 +102,22 @@ pub(crate) struct Chunks {
 
 /// A chunk whose bytes do not match its checksum.
 fn first_mismatch(first: u32, data: &[u8], crcs: &[u32]) -> Option<u32> {
-    let wrong = data.chunks(CHUNK).zip(crcs).position(|(bytes, crc)| crc32c::crc32c(bytes) != *crc)?;
+    let wrong = data
+        .chunks(CHUNK)
+        .zip(crcs)
+        .position(|(bytes, crc)| crc32c::crc32c(bytes) != *crc)?;
     Some(first + u32::try_from(wrong).unwrap_or(0))
 }
 
 impl Replica {
     /// A replica that was found on disk, all of it synced, or one that is new (`header` `None`).
-    pub fn new(shared: &Arc<Shared>, place: Place, found: Header, length: u64, new: bool) -> Option<Replica> {
+    pub fn new(
+        shared: &Arc<Shared>,
+        place: Place,
+        found: Header,
+        length: u64,
+        new: bool,
+    ) -> Option<Replica> {
         let token = shared.token();
         Some(Replica {
             block: found.block,
@@ -129,7 +138,9 @@ impl Replica {
                 lsn: 0,
                 header: (!new).then_some(found),
                 named: !new,
-                bad: found.bad.then(|| "marked when it was found corrupt".to_owned()),
+                bad: found
+                    .bad
+                    .then(|| "marked when it was found corrupt".to_owned()),
                 deleted: false,
                 token,
                 file: None,
@@ -226,10 +237,16 @@ impl Replica {
     /// Fails for a replica that must not be used.
     fn usable(&self, m: &Meta) -> Res<()> {
         if m.deleted {
-            return Err(fail(ENOENT, format!("block {}: no replica here, it was deleted", self.block)));
+            return Err(fail(
+                ENOENT,
+                format!("block {}: no replica here, it was deleted", self.block),
+            ));
         }
         if let Some(reason) = &m.bad {
-            return Err(fail(EIO, format!("block {}: the replica here is bad: {reason}", self.block)));
+            return Err(fail(
+                EIO,
+                format!("block {}: the replica here is bad: {reason}", self.block),
+            ));
         }
         Ok(())
     }
@@ -258,13 +275,23 @@ impl Replica {
     }
 
     /// Reads chunks `first..end` as they are, not verified. The gate is held.
-    async fn fetch(&self, file: &File, first: u32, end: u32, length: u64) -> io::Result<(Vec<u8>, Vec<u32>)> {
-        let wanted = chunk_start(end).min(length).saturating_sub(chunk_start(first));
+    async fn fetch(
+        &self,
+        file: &File,
+        first: u32,
+        end: u32,
+        length: u64,
+    ) -> io::Result<(Vec<u8>, Vec<u32>)> {
+        let wanted = chunk_start(end)
+            .min(length)
+            .saturating_sub(chunk_start(first));
         let wanted = usize::try_from(wanted).map_err(io::Error::other)?;
         let count = end.saturating_sub(first);
         let mut data = file.read_at(self.layout.chunk_at(first), wanted).await?;
         data.resize(wanted, 0);
-        let slots = file.read_at(self.layout.slot_at(first), 4 * count as usize).await?;
+        let slots = file
+            .read_at(self.layout.slot_at(first), 4 * count as usize)
+            .await?;
         let mut crcs = decode_slots(&slots, count);
         for (chunk, pending) in lock(&self.meta).pending.range(first..end) {
             let at = (chunk - first) as usize;
@@ -284,17 +311,29 @@ impl Replica {
     async fn fetch_verified(&self, first: u32, end: u32, length: u64) -> Res<(Vec<u8>, Vec<u32>)> {
         let failed = |e: io::Error| disk("cannot read the replica", self.block, &e);
         let file = self.file().await.map_err(failed)?;
-        let (data, crcs) = self.fetch(&file, first, end, length).await.map_err(failed)?;
+        let (data, crcs) = self
+            .fetch(&file, first, end, length)
+            .await
+            .map_err(failed)?;
         if first_mismatch(first, &data, &crcs).is_none() {
             return Ok((data, crcs));
         }
-        let (data, crcs) = self.fetch(&file, first, end, length).await.map_err(failed)?;
+        let (data, crcs) = self
+            .fetch(&file, first, end, length)
+            .await
+            .map_err(failed)?;
         let Some(chunk) = first_mismatch(first, &data, &crcs) else {
             return Ok((data, crcs));
         };
-        let reason = format!("the chunk at byte {} does not match its checksum", chunk_start(chunk));
+        let reason = format!(
+            "the chunk at byte {} does not match its checksum",
+            chunk_start(chunk)
+        );
         self.mark_bad(&reason).await;
-        Err(fail(EIO, format!("block {}: the replica here is bad: {reason}", self.block)))
+        Err(fail(
+            EIO,
+            format!("block {}: the replica here is bad: {reason}", self.block),
+        ))
     }
 
     /// Whole chunks that cover a range, verified.
@@ -366,7 +405,9 @@ impl Replica {
         m.token = self.shared.token();
         let bytes: usize = m.pending.values().map(|p| p.data.len()).sum();
         m.pending.clear();
-        self.shared.pending.fetch_sub(bytes as u64, Ordering::Relaxed);
+        self.shared
+            .pending
+            .fetch_sub(bytes as u64, Ordering::Relaxed);
         if m.file.take().is_some() {
             self.shared.handles.fetch_sub(1, Ordering::Relaxed);
         }

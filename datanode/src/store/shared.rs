@@ -41,7 +41,10 @@ impl Room {
     /// Capacity and free space to report, bytes.
     pub fn report(&self) -> (u64, u64) {
         let capacity = self.capacity.load(Ordering::Relaxed);
-        let free = self.free.load(Ordering::Relaxed).saturating_sub(self.reserve);
+        let free = self
+            .free
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.reserve);
         if self.limit == 0 {
             return (capacity, free);
         }
@@ -56,7 +59,9 @@ impl Room {
         }
         let (_, free) = self.report();
         if free < bytes {
-            let why = format!("block {block}: no space left on this DataNode: {free} bytes free, {bytes} needed");
+            let why = format!(
+                "block {block}: no space left on this DataNode: {free} bytes free, {bytes} needed"
+            );
             return Err(fail(ENOSPC, why));
         }
         self.used.fetch_add(bytes, Ordering::Relaxed);
@@ -165,7 +170,10 @@ impl Shared {
     /// Refuses writes on a disk that failed.
     pub fn check(&self) -> Res<()> {
         match self.journal.failed() {
-            Some(reason) => Err(fail(errno::EIO, format!("this DataNode's disk is out of service: {reason}"))),
+            Some(reason) => Err(fail(
+                errno::EIO,
+                format!("this DataNode's disk is out of service: {reason}"),
+            )),
             None => Ok(()),
         }
     }

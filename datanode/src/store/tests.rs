@@ -58,22 +58,34 @@ fn crcs(offset: u64, data: &[u8]) -> Vec<u32> {
 
 async fn write(w: &Writer, offset: u64, data: &[u8]) -> Res<()> {
     let sums = crcs(offset, data);
-    w.replica.write(w.token, offset, Bytes::copy_from_slice(data), &sums).await
+    w.replica
+        .write(w.token, offset, Bytes::copy_from_slice(data), &sums)
+        .await
 }
 
 async fn new_block(store: &Arc<Store>, block: u64, generation: u64, size: u64) -> Res<Writer> {
-    store.open_block(BlockId(block), Generation(generation), None, size).await
+    store
+        .open_block(BlockId(block), Generation(generation), None, size)
+        .await
 }
 
 /// All bytes of a replica, as a reader gets them.
 async fn read_all(store: &Arc<Store>, block: u64) -> Res<Vec<u8>> {
     let replica = store.get(BlockId(block))?;
     let chunks = replica.read(Generation(0), 0, u64::MAX).await?;
-    assert!(chunks.data.chunks(CHUNK).zip(&chunks.crcs).all(|(d, c)| crc32c::crc32c(d) == *c));
+    assert!(
+        chunks
+            .data
+            .chunks(CHUNK)
+            .zip(&chunks.crcs)
+            .all(|(d, c)| crc32c::crc32c(d) == *c)
+    );
     assert_eq!(chunks.data.len() as u64, chunks.length);
     Ok(chunks.data)
 }
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
-    (0..len).map(|i| seed.wrapping_add((i % 251) as u8)).collect()
+    (0..len)
+        .map(|i| seed.wrapping_add((i % 251) as u8))
+        .collect()
 }

@@ -78,7 +78,10 @@ pub fn program() -> Arc<Program> {
             Err(_) => rules::sources(),
         };
         sources.add("invariants.olg", include_str!("invariants.olg"));
-        sources.add("checked.olg", "include \"main.olg\"; include \"invariants.olg\";");
+        sources.add(
+            "checked.olg",
+            "include \"main.olg\"; include \"invariants.olg\";",
+        );
         match compile("checked.olg", &sources, &[], CompileOptions::default()) {
             Ok((program, _)) => Arc::new(program),
             Err(errors) => panic!("{}", errors.render()),
@@ -91,14 +94,20 @@ fn read_folder(folder: &str) -> Sources {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "olg") {
-            sources.add(path.file_name().unwrap().to_str().unwrap(), std::fs::read_to_string(&path).unwrap());
+            sources.add(
+                path.file_name().unwrap().to_str().unwrap(),
+                std::fs::read_to_string(&path).unwrap(),
+            );
         }
     }
     sources
 }
 
 pub fn cases() -> u32 {
-    std::env::var("BOOMFS_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(128)
+    std::env::var("BOOMFS_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(128)
 }
 
 /// A result of a command or a question: the payload, or the name of the error.
@@ -116,8 +125,21 @@ pub struct Command {
     pub args: Vec<Value>,
 }
 
-pub fn cmd(op: &'static str, base: i64, names: &str, args: impl IntoIterator<Item = Value>) -> Command {
-    Command { uid: 0, gid: 0, groups: vec![], op, base, path: path(names), args: args.into_iter().collect() }
+pub fn cmd(
+    op: &'static str,
+    base: i64,
+    names: &str,
+    args: impl IntoIterator<Item = Value>,
+) -> Command {
+    Command {
+        uid: 0,
+        gid: 0,
+        groups: vec![],
+        op,
+        base,
+        path: path(names),
+        args: args.into_iter().collect(),
+    }
 }
 
 impl Command {
@@ -140,11 +162,30 @@ pub fn create(base: i64, names: &str) -> Command {
 }
 
 pub fn create_with(base: i64, names: &str, exclusive: bool, lease: bool, ino: i64) -> Command {
-    cmd("create", base, names, [s("file"), i(0o644), i(0), b(exclusive), b(lease), i(0), i(0), i(ino)])
+    cmd(
+        "create",
+        base,
+        names,
+        [
+            s("file"),
+            i(0o644),
+            i(0),
+            b(exclusive),
+            b(lease),
+            i(0),
+            i(0),
+            i(ino),
+        ],
+    )
 }
 
 pub fn node_of(kind: &str, base: i64, names: &str) -> Command {
-    cmd("create", base, names, [s(kind), i(0o644), i(7), b(true), b(false), i(0), i(0), i(0)])
+    cmd(
+        "create",
+        base,
+        names,
+        [s(kind), i(0o644), i(7), b(true), b(false), i(0), i(0), i(0)],
+    )
 }
 
 pub fn symlink(base: i64, names: &str, target: &str) -> Command {
@@ -164,15 +205,30 @@ pub fn rmdir(base: i64, names: &str) -> Command {
 }
 
 pub fn rename(base: i64, from: &str, to_base: i64, to: &str) -> Command {
-    cmd("rename", base, from, [i(to_base), path(to), b(false), b(false)])
+    cmd(
+        "rename",
+        base,
+        from,
+        [i(to_base), path(to), b(false), b(false)],
+    )
 }
 
 pub fn rename_noreplace(base: i64, from: &str, to_base: i64, to: &str) -> Command {
-    cmd("rename", base, from, [i(to_base), path(to), b(true), b(false)])
+    cmd(
+        "rename",
+        base,
+        from,
+        [i(to_base), path(to), b(true), b(false)],
+    )
 }
 
 pub fn exchange(base: i64, from: &str, to_base: i64, to: &str) -> Command {
-    cmd("rename", base, from, [i(to_base), path(to), b(false), b(true)])
+    cmd(
+        "rename",
+        base,
+        from,
+        [i(to_base), path(to), b(false), b(true)],
+    )
 }
 
 /// What `setattr` changes.
@@ -194,7 +250,14 @@ pub fn setattr(base: i64, names: &str, set: Set) -> Command {
         Some(None) => list([s("now")]),
         Some(Some(ns)) => list([s("at"), i(ns)]),
     };
-    let args = [option(set.mode), option(set.uid), option(set.gid), option(set.size), time(set.atime), time(set.mtime)];
+    let args = [
+        option(set.mode),
+        option(set.uid),
+        option(set.gid),
+        option(set.size),
+        time(set.atime),
+        time(set.mtime),
+    ];
     cmd("setattr", base, names, args)
 }
 
@@ -263,11 +326,16 @@ impl<E: Engine> Cluster<E> {
     }
 
     fn time(&self) -> Time {
-        Time { wall_ns: self.wall, mono_ns: self.mono }
+        Time {
+            wall_ns: self.wall,
+            mono_ns: self.mono,
+        }
     }
 
     pub fn rel(&self, name: &str) -> RelId {
-        self.program.find(name).unwrap_or_else(|| panic!("no relation {name}"))
+        self.program
+            .find(name)
+            .unwrap_or_else(|| panic!("no relation {name}"))
     }
 
     pub fn row(&self, event: &str, values: Vec<Value>) -> (RelId, Row) {
@@ -310,9 +378,16 @@ impl<E: Engine> Cluster<E> {
         assert_eq!(output.conflicts, vec![], "conflicts");
         assert_eq!(output.violations, vec![], "violated invariants");
         for message in output.messages {
-            self.sent.push((self.program.relation(message.rel).name.clone(), message.row.values()));
+            self.sent.push((
+                self.program.relation(message.rel).name.clone(),
+                message.row.values(),
+            ));
         }
-        let batches: Vec<Value> = output.observed.into_iter().map(|(_, row)| row.values()[0].clone()).collect();
+        let batches: Vec<Value> = output
+            .observed
+            .into_iter()
+            .map(|(_, row)| row.values()[0].clone())
+            .collect();
         assert!(batches.len() <= 1, "one batch a run");
         batches
     }
@@ -334,7 +409,12 @@ impl<E: Engine> Cluster<E> {
     pub fn fire(&mut self) {
         let timers: Vec<RelId> = (0..u32::try_from(self.program.relations.len()).unwrap())
             .map(RelId)
-            .filter(|id| matches!(self.program.relation(*id).kind, RelKind::Event { timer_ns: Some(_) }))
+            .filter(|id| {
+                matches!(
+                    self.program.relation(*id).kind,
+                    RelKind::Event { timer_ns: Some(_) }
+                )
+            })
             .collect();
         let row = Row::new(&[i(self.wall)]);
         self.run(timers.into_iter().map(|id| (id, row.clone())).collect());
@@ -342,17 +422,37 @@ impl<E: Engine> Cluster<E> {
 
     /// Opens a session.
     pub fn client(&mut self, name: &str) -> Client {
-        let nonce = 1_000 + i64::try_from(name.len()).unwrap() * 1_000 + i64::from(name.bytes().last().unwrap_or(0));
+        let nonce = 1_000
+            + i64::try_from(name.len()).unwrap() * 1_000
+            + i64::from(name.bytes().last().unwrap_or(0));
         self.sent.clear();
         self.hello(name, 0, nonce);
-        let session = self.sent.iter().find(|(event, _)| event == "welcome_client").expect("welcome").1[1].as_int().unwrap();
+        let session = self
+            .sent
+            .iter()
+            .find(|(event, _)| event == "welcome_client")
+            .expect("welcome")
+            .1[1]
+            .as_int()
+            .unwrap();
         self.sent.clear();
-        Client { conn: name.to_owned(), session, seq: 0, ack: 0 }
+        Client {
+            conn: name.to_owned(),
+            session,
+            seq: 0,
+            ack: 0,
+        }
     }
 
     pub fn hello(&mut self, conn: &str, session: i64, nonce: i64) {
         self.arrival += 1;
-        let row = vec![i(self.arrival), Value::addr(conn), i(session), i(nonce), s(conn)];
+        let row = vec![
+            i(self.arrival),
+            Value::addr(conn),
+            i(session),
+            i(nonce),
+            s(conn),
+        ];
         self.feed("hello_client", row);
     }
 
@@ -387,7 +487,12 @@ impl<E: Engine> Cluster<E> {
         client.ack = client.seq;
         self.sent.clear();
         self.run(inputs);
-        (first..=client.seq).map(|seq| self.reply(&client.conn, seq).unwrap_or_else(|| panic!("no reply to {seq}"))).collect()
+        (first..=client.seq)
+            .map(|seq| {
+                self.reply(&client.conn, seq)
+                    .unwrap_or_else(|| panic!("no reply to {seq}"))
+            })
+            .collect()
     }
 
     /// The reply that a connection got to a command; it must be the only one.
@@ -396,7 +501,10 @@ impl<E: Engine> Cluster<E> {
             event == "reply" && row[0] == Value::addr(conn) && row[1] == i(seq)
         });
         let answer = found.next().map(|(_, row)| answer(&row[2], &row[3]));
-        assert!(found.next().is_none(), "two replies to command {seq} of {conn}");
+        assert!(
+            found.next().is_none(),
+            "two replies to command {seq} of {conn}"
+        );
         answer
     }
 
@@ -409,19 +517,25 @@ impl<E: Engine> Cluster<E> {
     /// A command that must succeed; the attributes that it gives.
     pub fn attr(&mut self, client: &mut Client, c: Command) -> Attr {
         let text = format!("{c:?}");
-        let payload = self.run_one(client, c).unwrap_or_else(|e| panic!("{e}: {text}"));
+        let payload = self
+            .run_one(client, c)
+            .unwrap_or_else(|e| panic!("{e}: {text}"));
         assert_eq!(payload[0], s("attr"), "{text}");
         let shown = Attr::from(&payload[1]);
         if shown.nlink > 0 {
             let looked = self.look(shown.ino).unwrap();
-            assert_eq!(shown, looked, "the answer shows what a lookup shows: {text}");
+            assert_eq!(
+                shown, looked,
+                "the answer shows what a lookup shows: {text}"
+            );
         }
         shown
     }
 
     pub fn ok(&mut self, client: &mut Client, c: Command) -> Vec<Value> {
         let text = format!("{c:?}");
-        self.run_one(client, c).unwrap_or_else(|e| panic!("{e}: {text}"))
+        self.run_one(client, c)
+            .unwrap_or_else(|e| panic!("{e}: {text}"))
     }
 
     /// The error that a command gives.
@@ -438,17 +552,37 @@ impl<E: Engine> Cluster<E> {
         self.ask_as(0, op, base, names, args)
     }
 
-    pub fn ask_as(&mut self, uid: i64, op: &str, base: i64, names: &str, args: Vec<Value>) -> Option<Answer> {
+    pub fn ask_as(
+        &mut self,
+        uid: i64,
+        op: &str,
+        base: i64,
+        names: &str,
+        args: Vec<Value>,
+    ) -> Option<Answer> {
         self.arrival += 1;
         let req = self.arrival;
-        let row = vec![Value::addr("reader"), i(req), i(uid), i(uid), none(), s(op), i(base), path(names), Value::list(args)];
+        let row = vec![
+            Value::addr("reader"),
+            i(req),
+            i(uid),
+            i(uid),
+            none(),
+            s(op),
+            i(base),
+            path(names),
+            Value::list(args),
+        ];
         self.feed("ask", row);
         self.answered(req)
     }
 
     /// The answer to the question with this number, if it came.
     pub fn answered(&self, req: i64) -> Option<Answer> {
-        let mut found = self.sent.iter().filter(|(event, row)| event == "read_reply" && row[1] == i(req));
+        let mut found = self
+            .sent
+            .iter()
+            .filter(|(event, row)| event == "read_reply" && row[1] == i(req));
         let answer = found.next().map(|(_, row)| answer(&row[2], &row[3]));
         assert!(found.next().is_none(), "two answers to question {req}");
         answer
@@ -465,7 +599,9 @@ impl<E: Engine> Cluster<E> {
     }
 
     pub fn lookup(&mut self, base: i64, names: &str, follow: bool) -> Result<Attr, String> {
-        let payload = self.ask("lookup", base, names, vec![b(follow)]).expect("an answer")?;
+        let payload = self
+            .ask("lookup", base, names, vec![b(follow)])
+            .expect("an answer")?;
         Ok(Attr::from(&payload[1]))
     }
 
@@ -476,10 +612,20 @@ impl<E: Engine> Cluster<E> {
 
     /// All replicated tables.
     pub fn replicated(&mut self) -> BTreeMap<String, Vec<Row>> {
-        let ids: Vec<RelId> = (0..u32::try_from(self.program.relations.len()).unwrap()).map(RelId).collect();
+        let ids: Vec<RelId> = (0..u32::try_from(self.program.relations.len()).unwrap())
+            .map(RelId)
+            .collect();
         let program = Arc::clone(&self.program);
-        let is_replicated = |id: &RelId| matches!(program.relation(*id).kind, RelKind::Table(TableClass::Replicated { .. }));
-        ids.into_iter().filter(is_replicated).map(|id| (program.relation(id).name.clone(), self.node.rows(id))).collect()
+        let is_replicated = |id: &RelId| {
+            matches!(
+                program.relation(*id).kind,
+                RelKind::Table(TableClass::Replicated { .. })
+            )
+        };
+        ids.into_iter()
+            .filter(is_replicated)
+            .map(|id| (program.relation(id).name.clone(), self.node.rows(id)))
+            .collect()
     }
 }
 
@@ -489,7 +635,10 @@ fn answer(errno: &Value, payload: &Value) -> Answer {
     if errno.is_empty() {
         return Ok(payload);
     }
-    assert!(matches!(payload.as_slice(), [Value::Str(text)] if !text.is_empty()), "{errno} without a message");
+    assert!(
+        matches!(payload.as_slice(), [Value::Str(text)] if !text.is_empty()),
+        "{errno} without a message"
+    );
     Err(errno)
 }
 
@@ -516,7 +665,11 @@ pub struct Attr {
 impl From<&Value> for Attr {
     fn from(value: &Value) -> Attr {
         let l = value.as_list().expect("attributes");
-        let int = |at: usize| l[at].as_int().unwrap_or_else(|| panic!("attribute {at} of {value}"));
+        let int = |at: usize| {
+            l[at]
+                .as_int()
+                .unwrap_or_else(|| panic!("attribute {at} of {value}"))
+        };
         assert_eq!(l.len(), 15);
         Attr {
             ino: int(0),

@@ -24,7 +24,7 @@ pub enum Acc {
         /// Of ints; wide enough for any number of them.
         ints: i128,
         /// Of floats.
-        floats: Option<ExactSum>,
+        floats: Option<Box<ExactSum>>,
         /// An int was added.
         any_int: bool,
     },
@@ -56,21 +56,44 @@ impl Acc {
         match op {
             AggOp::CountAll => Acc::CountAll(0),
             AggOp::Count => Acc::Count(HashSet::new()),
-            AggOp::Sum | AggOp::Avg => {
-                Acc::Sum { mean: op == AggOp::Avg, count: 0, ints: 0, floats: None, any_int: false }
-            }
-            AggOp::Min | AggOp::Any | AggOp::ArgMin => Acc::Best { max: false, best: None, split: 0 },
-            AggOp::Max | AggOp::ArgMax => Acc::Best { max: true, best: None, split: 0 },
+            AggOp::Sum | AggOp::Avg => Acc::Sum {
+                mean: op == AggOp::Avg,
+                count: 0,
+                ints: 0,
+                floats: None,
+                any_int: false,
+            },
+            AggOp::Min | AggOp::Any | AggOp::ArgMin => Acc::Best {
+                max: false,
+                best: None,
+                split: 0,
+            },
+            AggOp::Max | AggOp::ArgMax => Acc::Best {
+                max: true,
+                best: None,
+                split: 0,
+            },
             AggOp::List => Acc::List(Vec::new()),
-            AggOp::Set => Acc::Set { items: BTreeSet::new(), limit: None, greatest: false },
-            AggOp::Top | AggOp::Least => {
-                Acc::Set { items: BTreeSet::new(), limit: Some(0), greatest: op == AggOp::Top }
-            }
+            AggOp::Set => Acc::Set {
+                items: BTreeSet::new(),
+                limit: None,
+                greatest: false,
+            },
+            AggOp::Top | AggOp::Least => Acc::Set {
+                items: BTreeSet::new(),
+                limit: Some(0),
+                greatest: op == AggOp::Top,
+            },
         }
     }
 
     /// Adds the contribution of a binding.
-    pub fn add(&mut self, agg: &Aggregate, slots: &impl Slots, functions: &[Function]) -> Result<(), EvalError> {
+    pub fn add(
+        &mut self,
+        agg: &Aggregate,
+        slots: &impl Slots,
+        functions: &[Function],
+    ) -> Result<(), EvalError> {
         let mut args = [Vec::new(), Vec::new()];
         for (e, out) in agg.args.iter().zip(&mut args) {
             eval(e, slots, functions)?.write(out);
@@ -85,14 +108,20 @@ impl Acc {
             Acc::Count(set) => {
                 set.insert(first);
             }
-            Acc::Sum { count, ints, floats, any_int, .. } => {
+            Acc::Sum {
+                count,
+                ints,
+                floats,
+                any_int,
+                ..
+            } => {
                 *count += 1;
                 match packed::unpack(&first, 0) {
                     Some((Value::Int(i), _)) => {
                         *ints += i128::from(i);
                         *any_int = true;
                     }
-                    Some((Value::Float(x), _)) => floats.get_or_insert_with(ExactSum::default).add(x),
+                    Some((Value::Float(x), _)) => floats.get_or_insert_default().add(x),
                     _ => return Err(EvalError("a sum of what is no number".to_string())),
                 }
             }
@@ -100,19 +129,26 @@ impl Acc {
                 let length = first.len();
                 let mut candidate = first;
                 candidate.extend_from_slice(&second);
-                let better = best.as_ref().is_none_or(|b| if *max { candidate > *b } else { candidate < *b });
+                let better = best
+                    .as_ref()
+                    .is_none_or(|b| if *max { candidate > *b } else { candidate < *b });
                 if better {
                     *best = Some(candidate);
                     *split = if second.is_empty() { 0 } else { length };
                 }
             }
             Acc::List(items) => items.push(first),
-            Acc::Set { items, limit, greatest } => {
+            Acc::Set {
+                items,
+                limit,
+                greatest,
+            } => {
                 let Some(limit) = limit else {
                     items.insert(first);
                     return Ok(());
                 };
-                let wanted = packed::unpack_int(&first).ok_or_else(|| EvalError("not a number of rows".to_string()))?;
+                let wanted = packed::unpack_int(&first)
+                    .ok_or_else(|| EvalError("not a number of rows".to_string()))?;
                 *limit = (*limit).max(usize::try_from(wanted).unwrap_or_default());
                 items.insert(second);
                 while items.len() > *limit {
@@ -137,12 +173,22 @@ impl Acc {
         let mut out = Vec::new();
         match self {
             Acc::CountAll(n) => packed::pack_int(n, &mut out),
-            Acc::Count(set) => packed::pack_int(i64::try_from(set.len()).unwrap_or(i64::MAX), &mut out),
-            Acc::Sum { mean, count, ints, floats, any_int } => {
+            Acc::Count(set) => {
+                packed::pack_int(i64::try_from(set.len()).unwrap_or(i64::MAX), &mut out)
+            }
+            Acc::Sum {
+                mean,
+                count,
+                ints,
+                floats,
+                any_int,
+            } => {
                 return sum(mean, count, ints, floats, any_int);
             }
             Acc::Best { best, split, .. } => {
-                let Some(mut best) = best else { return Ok(None) };
+                let Some(mut best) = best else {
+                    return Ok(None);
+                };
                 return Ok(Some(best.split_off(split)));
             }
             Acc::List(mut items) => {
@@ -165,7 +211,7 @@ fn sum(
     mean: bool,
     count: i64,
     ints: i128,
-    floats: Option<ExactSum>,
+    floats: Option<Box<ExactSum>>,
     any_int: bool,
 ) -> Result<Option<Vec<u8>>, EvalError> {
     if any_int && floats.is_some() {
@@ -175,9 +221,9 @@ fn sum(
         return Ok(None);
     }
     let value = match (mean, floats) {
-        (false, None) => {
-            Value::Int(i64::try_from(ints).map_err(|_| EvalError(format!("the sum {ints} overflows")))?)
-        }
+        (false, None) => Value::Int(
+            i64::try_from(ints).map_err(|_| EvalError(format!("the sum {ints} overflows")))?,
+        ),
         (false, Some(f)) => Value::float(f.round()),
         (true, None) => Value::float(ints as f64 / count as f64),
         (true, Some(f)) => Value::float(f.round() / count as f64),

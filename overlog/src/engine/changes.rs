@@ -87,7 +87,8 @@ impl Changes {
                 let old = stored(rel, &key);
                 let kept = if change.deleted { None } else { old.clone() };
                 let inserted = insert(rel, relation, kept, change.inserts, &mut applied);
-                let new = inserted.map(|row| update(rel, relation, &row, &change.sets, &mut applied));
+                let new =
+                    inserted.map(|row| update(rel, relation, &row, &change.sets, &mut applied));
                 if old != new {
                     applied.deltas.extend(old.map(|row| (rel, row, false)));
                     applied.deltas.extend(new.map(|row| (rel, row, true)));
@@ -98,7 +99,13 @@ impl Changes {
     }
 }
 
-fn insert(rel: RelId, relation: &Relation, kept: Option<Row>, inserts: BTreeSet<Row>, applied: &mut Applied) -> Option<Row> {
+fn insert(
+    rel: RelId,
+    relation: &Relation,
+    kept: Option<Row>,
+    inserts: BTreeSet<Row>,
+    applied: &mut Applied,
+) -> Option<Row> {
     if relation.has_lattice() {
         let mut rows = kept.into_iter().chain(inserts);
         let first = rows.next()?;
@@ -106,9 +113,13 @@ fn insert(rel: RelId, relation: &Relation, kept: Option<Row>, inserts: BTreeSet<
         let first = merge(relation, &first, &first);
         return Some(rows.fold(first, |a, b| merge(relation, &a, &b)));
     }
-    let Some(winner) = inserts.last().cloned() else { return kept };
+    let Some(winner) = inserts.last().cloned() else {
+        return kept;
+    };
     for loser in inserts.iter().filter(|r| **r != winner) {
-        applied.conflicts.insert((rel, winner.clone(), loser.clone()));
+        applied
+            .conflicts
+            .insert((rel, winner.clone(), loser.clone()));
     }
     Some(winner)
 }
@@ -130,10 +141,21 @@ fn update(rel: RelId, relation: &Relation, row: &Row, sets: &[Set], applied: &mu
     if sets.is_empty() {
         return row.clone();
     }
-    let mut columns: Vec<Vec<u8>> = columns_of(row.as_bytes()).into_iter().map(<[u8]>::to_vec).collect();
-    let key: Vec<u8> = relation.keys.iter().filter_map(|k| columns.get(*k)).flatten().copied().collect();
+    let mut columns: Vec<Vec<u8>> = columns_of(row.as_bytes())
+        .into_iter()
+        .map(<[u8]>::to_vec)
+        .collect();
+    let key: Vec<u8> = relation
+        .keys
+        .iter()
+        .filter_map(|k| columns.get(*k))
+        .flatten()
+        .copied()
+        .collect();
     for (c, declared) in relation.columns.iter().enumerate() {
-        let Some(value) = columns.get_mut(c) else { continue };
+        let Some(value) = columns.get_mut(c) else {
+            continue;
+        };
         let here = || sets.iter().filter(|s| s.column == c);
         let values: BTreeSet<&Vec<u8>> = here().filter(|s| !s.add).map(|s| &s.value).collect();
         if let Some(greatest) = values.last() {
@@ -152,7 +174,9 @@ fn update(rel: RelId, relation: &Relation, row: &Row, sets: &[Set], applied: &mu
             match total(value, here().filter(|s| s.add)) {
                 Ok(sum) => *value = sum,
                 Err(message) => {
-                    applied.errors.extend(here().filter(|s| s.add).map(|s| (s.rule, message.clone())));
+                    applied
+                        .errors
+                        .extend(here().filter(|s| s.add).map(|s| (s.rule, message.clone())));
                 }
             }
         }
@@ -180,7 +204,12 @@ fn total<'a>(value: &[u8], sets: impl Iterator<Item = &'a Set>) -> Result<Vec<u8
         Some(f) => Value::float(f.round()),
         None => {
             // Reported in the words of integer arithmetic.
-            let overflow = || int_arithmetic(BinaryOp::Add, i64::MAX, 1).err().map(|e| e.0).unwrap_or_default();
+            let overflow = || {
+                int_arithmetic(BinaryOp::Add, i64::MAX, 1)
+                    .err()
+                    .map(|e| e.0)
+                    .unwrap_or_default()
+            };
             Value::Int(i64::try_from(ints).map_err(|_| overflow())?)
         }
     };

@@ -96,7 +96,9 @@ impl Ev<'_> {
 }
 
 fn unpack_one(bytes: &[u8]) -> Result<Value, EvalError> {
-    packed::unpack(bytes, 0).map(|(v, _)| v).ok_or_else(|| EvalError("a value is undefined".to_string()))
+    packed::unpack(bytes, 0)
+        .map(|(v, _)| v)
+        .ok_or_else(|| EvalError("a value is undefined".to_string()))
 }
 
 fn own(value: &Value) -> Ev<'static> {
@@ -132,7 +134,11 @@ pub fn test(e: &Expr, slots: &impl Slots, functions: &[Function]) -> Result<bool
 }
 
 /// Evaluates an expression.
-pub fn eval<'a>(e: &'a Expr, slots: &'a impl Slots, functions: &[Function]) -> Result<Ev<'a>, EvalError> {
+pub fn eval<'a>(
+    e: &'a Expr,
+    slots: &'a impl Slots,
+    functions: &[Function],
+) -> Result<Ev<'a>, EvalError> {
     match e {
         Expr::Const(v) => Ok(own(v)),
         Expr::Var(v) => {
@@ -143,13 +149,17 @@ pub fn eval<'a>(e: &'a Expr, slots: &'a impl Slots, functions: &[Function]) -> R
             Ok(Ev::Ref(bytes))
         }
         Expr::Unary(op, a) => unary(*op, &eval(a, slots, functions)?),
-        Expr::Binary(BinaryOp::And, a, b) => {
-            Ok(Ev::Bool(test(a, slots, functions)? && test(b, slots, functions)?))
-        }
-        Expr::Binary(BinaryOp::Or, a, b) => {
-            Ok(Ev::Bool(test(a, slots, functions)? || test(b, slots, functions)?))
-        }
-        Expr::Binary(op, a, b) => binary(*op, &eval(a, slots, functions)?, &eval(b, slots, functions)?),
+        Expr::Binary(BinaryOp::And, a, b) => Ok(Ev::Bool(
+            test(a, slots, functions)? && test(b, slots, functions)?,
+        )),
+        Expr::Binary(BinaryOp::Or, a, b) => Ok(Ev::Bool(
+            test(a, slots, functions)? || test(b, slots, functions)?,
+        )),
+        Expr::Binary(op, a, b) => binary(
+            *op,
+            &eval(a, slots, functions)?,
+            &eval(b, slots, functions)?,
+        ),
         Expr::Cond(c, a, b) => {
             if test(c, slots, functions)? {
                 eval(a, slots, functions)
@@ -186,12 +196,20 @@ pub fn eval<'a>(e: &'a Expr, slots: &'a impl Slots, functions: &[Function]) -> R
 }
 
 fn index<'a>(list: Ev<'a>, at: &Ev<'_>) -> Result<Ev<'a>, EvalError> {
-    let at = at.int().ok_or_else(|| EvalError("an index is not an int".to_string()))?;
+    let at = at
+        .int()
+        .ok_or_else(|| EvalError("an index is not an int".to_string()))?;
     let outside = || EvalError(format!("index {at} is outside of the list"));
     let n = usize::try_from(at).map_err(|_| outside())?;
     match list {
-        Ev::Ref(b) => packed::list_items(b).nth(n).map(Ev::Ref).ok_or_else(outside),
-        Ev::Own(b) => packed::list_items(&b).nth(n).map(|x| Ev::Own(x.to_vec())).ok_or_else(outside),
+        Ev::Ref(b) => packed::list_items(b)
+            .nth(n)
+            .map(Ev::Ref)
+            .ok_or_else(outside),
+        Ev::Own(b) => packed::list_items(&b)
+            .nth(n)
+            .map(|x| Ev::Own(x.to_vec()))
+            .ok_or_else(outside),
         _ => Err(EvalError("indexing what is no list".to_string())),
     }
 }
@@ -251,14 +269,20 @@ fn arithmetic(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, EvalError> {
             BinaryOp::Add => Ok(Value::float(x + y)),
             BinaryOp::Sub => Ok(Value::float(x - y)),
             BinaryOp::Mul => Ok(Value::float(x * y)),
-            BinaryOp::Div | BinaryOp::Rem if *y == 0.0 => Err(EvalError("division by zero".to_string())),
+            BinaryOp::Div | BinaryOp::Rem if *y == 0.0 => {
+                Err(EvalError("division by zero".to_string()))
+            }
             BinaryOp::Div => Ok(Value::float(x / y)),
             BinaryOp::Rem => Ok(Value::float(x % y)),
             _ => Err(EvalError("no such operation on floats".to_string())),
         },
         (BinaryOp::Add, Value::Str(x), Value::Str(y)) => Ok(Value::str([&x[..], &y[..]].concat())),
-        (BinaryOp::Add, Value::Bytes(x), Value::Bytes(y)) => Ok(Value::bytes([&x[..], &y[..]].concat())),
-        (BinaryOp::Add, Value::List(x), Value::List(y)) => Ok(Value::list([&x[..], &y[..]].concat())),
+        (BinaryOp::Add, Value::Bytes(x), Value::Bytes(y)) => {
+            Ok(Value::bytes([&x[..], &y[..]].concat()))
+        }
+        (BinaryOp::Add, Value::List(x), Value::List(y)) => {
+            Ok(Value::list([&x[..], &y[..]].concat()))
+        }
         _ => Err(EvalError(format!("no such operation on {a} and {b}"))),
     }
 }

@@ -14,7 +14,11 @@ pub struct RowBuf {
 impl RowBuf {
     /// The row at a place.
     pub fn get(&self, at: usize) -> &[u8] {
-        let start = if at == 0 { 0 } else { self.ends.get(at - 1).copied().unwrap_or_default() };
+        let start = if at == 0 {
+            0
+        } else {
+            self.ends.get(at - 1).copied().unwrap_or_default()
+        };
         let end = self.ends.get(at).copied().unwrap_or(start);
         self.bytes.get(start..end).unwrap_or_default()
     }
@@ -110,13 +114,20 @@ impl EventRows {
     pub fn insert(&mut self, row: &[u8]) -> bool {
         let hash = self.hasher.hash_one(row);
         let rows = &self.rows;
-        if self.set.find(hash, |i| rows.get(*i as usize) == row).is_some() {
+        if self
+            .set
+            .find(hash, |i| rows.get(*i as usize) == row)
+            .is_some()
+        {
             return false;
         }
-        let Ok(at) = u32::try_from(self.rows.len()) else { return false };
+        let Ok(at) = u32::try_from(self.rows.len()) else {
+            return false;
+        };
         self.rows.push(row);
         let (rows, hasher) = (&self.rows, &self.hasher);
-        self.set.insert_unique(hash, at, |i| hasher.hash_one(rows.get(*i as usize)));
+        self.set
+            .insert_unique(hash, at, |i| hasher.hash_one(rows.get(*i as usize)));
         for index in &mut self.indexes {
             index.add(row, at, &self.hasher);
         }
@@ -126,14 +137,18 @@ impl EventRows {
     /// Is the row there?
     pub fn contains(&self, row: &[u8]) -> bool {
         let hash = self.hasher.hash_one(row);
-        self.set.find(hash, |i| self.rows.get(*i as usize) == row).is_some()
+        self.set
+            .find(hash, |i| self.rows.get(*i as usize) == row)
+            .is_some()
     }
 
     /// The first row with this key in a hash index.
     pub fn first(&self, index: usize, key: &[u8]) -> Option<usize> {
         let index = self.indexes.get(index)?;
         let hash = self.hasher.hash_one(key);
-        let found = index.table.find(hash, |(first, _)| index.keys.get(*first as usize) == key)?;
+        let found = index
+            .table
+            .find(hash, |(first, _)| index.keys.get(*first as usize) == key)?;
         Some(found.0 as usize)
     }
 
@@ -177,7 +192,10 @@ impl HashIndex {
         let keys = &self.keys;
         let key = keys.get(at as usize);
         let hash = hasher.hash_one(key);
-        match self.table.find_mut(hash, |(first, _)| keys.get(*first as usize) == key) {
+        match self
+            .table
+            .find_mut(hash, |(first, _)| keys.get(*first as usize) == key)
+        {
             Some((_, last)) => {
                 if let Some(link) = self.next.get_mut(*last as usize) {
                     *link = at;
@@ -185,8 +203,9 @@ impl HashIndex {
                 *last = at;
             }
             None => {
-                self.table
-                    .insert_unique(hash, (at, at), |(first, _)| hasher.hash_one(keys.get(*first as usize)));
+                self.table.insert_unique(hash, (at, at), |(first, _)| {
+                    hasher.hash_one(keys.get(*first as usize))
+                });
             }
         }
     }

@@ -52,7 +52,13 @@ pub struct Scan {
 impl Scan {
     /// An empty scan, to be reused by [`Scan::start`].
     pub fn new() -> Scan {
-        Scan { batches: Rc::default(), parts: Vec::new(), key_columns: 0, seek: Seek::default(), at: (0, 0, 0) }
+        Scan {
+            batches: Rc::default(),
+            parts: Vec::new(),
+            key_columns: 0,
+            seek: Seek::default(),
+            at: (0, 0, 0),
+        }
     }
 
     /// The seek to fill in before [`Scan::start`]; its buffers are reused.
@@ -82,7 +88,9 @@ impl Scan {
     #[inline]
     pub fn advance(&mut self) -> bool {
         loop {
-            let Some(first) = self.parts.first() else { return false };
+            let Some(first) = self.parts.first() else {
+                return false;
+            };
             let mut least = (first.batch, first.key, first.val);
             let mut tied = false;
             for part in self.parts.iter().skip(1) {
@@ -136,15 +144,21 @@ impl Scan {
     }
 
     fn multiplicity(&self, (batch, _, val): (usize, usize, usize)) -> isize {
-        let Some(b) = self.batches.get(batch) else { return 0 };
+        let Some(b) = self.batches.get(batch) else {
+            return 0;
+        };
         let (low, high) = b.storage.upds.bounds(val);
         (low..high).map(|i| *b.storage.upds.get_abs(i).1).sum()
     }
 
     /// Moves a part to its next row in range; false when there is none.
     fn step(&mut self, at: usize) -> bool {
-        let Some(part) = self.parts.get_mut(at) else { return false };
-        let Some(batch) = self.batches.get(part.batch) else { return false };
+        let Some(part) = self.parts.get_mut(at) else {
+            return false;
+        };
+        let Some(batch) = self.batches.get(part.batch) else {
+            return false;
+        };
         part.val += 1;
         if part.val >= part.val_end {
             part.key += 1;
@@ -200,8 +214,12 @@ fn position_keys(batch: &Batch<Tick>, at: usize, seek: &Seek) -> Option<Part> {
     let keys = &batch.storage.keys;
     let prefix = seek.prefix.as_slice();
     let start = match &seek.low {
-        None => partition(0, keys.len(), |k| against(keys.index(k), prefix) == Ordering::Less),
-        Some((low, excluded)) => partition(0, keys.len(), |k| before_low(keys.index(k), prefix, low, *excluded)),
+        None => partition(0, keys.len(), |k| {
+            against(keys.index(k), prefix) == Ordering::Less
+        }),
+        Some((low, excluded)) => partition(0, keys.len(), |k| {
+            before_low(keys.index(k), prefix, low, *excluded)
+        }),
     };
     let end = if prefix.is_empty() {
         keys.len()
@@ -209,17 +227,27 @@ fn position_keys(batch: &Batch<Tick>, at: usize, seek: &Seek) -> Option<Part> {
         // Mostly few keys match: look from the start on in growing steps.
         let mut reach = 1;
         let mut low = start;
-        while start + reach < keys.len() && against(keys.index(start + reach), prefix) == Ordering::Equal {
+        while start + reach < keys.len()
+            && against(keys.index(start + reach), prefix) == Ordering::Equal
+        {
             low = start + reach;
             reach *= 2;
         }
-        partition(low, keys.len().min(start + reach), |k| against(keys.index(k), prefix) == Ordering::Equal)
+        partition(low, keys.len().min(start + reach), |k| {
+            against(keys.index(k), prefix) == Ordering::Equal
+        })
     };
     if start >= end {
         return None;
     }
     let (val, val_end) = batch.storage.vals.bounds(start);
-    Some(Part { batch: at, key: start, key_end: end, val, val_end })
+    Some(Part {
+        batch: at,
+        key: start,
+        key_end: end,
+        val,
+        val_end,
+    })
 }
 
 /// The prefix fixes the key; what is left of it and the range lie within the value.
@@ -238,15 +266,27 @@ fn position_vals(batch: &Batch<Tick>, at: usize, key_columns: usize, seek: &Seek
     let (low, high) = vals.bounds(k);
     let start = match &seek.low {
         None if rest.is_empty() => low,
-        None => partition(low, high, |v| against(vals.get_abs(v), rest) == Ordering::Less),
-        Some((bound, excluded)) => partition(low, high, |v| before_low(vals.get_abs(v), rest, bound, *excluded)),
+        None => partition(low, high, |v| {
+            against(vals.get_abs(v), rest) == Ordering::Less
+        }),
+        Some((bound, excluded)) => partition(low, high, |v| {
+            before_low(vals.get_abs(v), rest, bound, *excluded)
+        }),
     };
     let end = if rest.is_empty() {
         high
     } else {
-        partition(start, high, |v| against(vals.get_abs(v), rest) == Ordering::Equal)
+        partition(start, high, |v| {
+            against(vals.get_abs(v), rest) == Ordering::Equal
+        })
     };
-    Some(Part { batch: at, key: k, key_end: k + 1, val: start, val_end: end })
+    Some(Part {
+        batch: at,
+        key: k,
+        key_end: k + 1,
+        val: start,
+        val_end: end,
+    })
 }
 
 /// Is this row before the range that starts at `prefix ++ low`?
@@ -263,12 +303,18 @@ fn before_low(row: &[u8], prefix: &[u8], low: &[u8], excluded: bool) -> bool {
 
 /// Is this row, which has the prefix, at or below `high`?
 fn within(batch: &Batch<Tick>, key: usize, val: usize, key_columns: usize, seek: &Seek) -> bool {
-    let Some((high, excluded)) = &seek.high else { return true };
+    let Some((high, excluded)) = &seek.high else {
+        return true;
+    };
     let next = if seek.columns < key_columns {
         batch.storage.keys.index(key).get(seek.prefix.len()..)
     } else {
         let key_len = batch.storage.keys.index(key).len();
-        batch.storage.vals.get_abs(val).get(seek.prefix.len().saturating_sub(key_len)..)
+        batch
+            .storage
+            .vals
+            .get_abs(val)
+            .get(seek.prefix.len().saturating_sub(key_len)..)
     };
     match against(next.unwrap_or_default(), high) {
         Ordering::Less => true,

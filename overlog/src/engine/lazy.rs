@@ -26,9 +26,16 @@ type Key = (RelId, Vec<Option<Vec<u8>>>);
 
 enum Goal {
     Complete(Rc<Vec<Row>>),
-    Active { depth: usize, rows: Rc<Vec<Row>> },
+    Active {
+        depth: usize,
+        rows: Rc<Vec<Row>>,
+    },
     /// Worked out in this round from answers of an active goal at depth `low`, which may grow.
-    Partial { round: u64, low: usize, rows: Rc<Vec<Row>> },
+    Partial {
+        round: u64,
+        low: usize,
+        rows: Rc<Vec<Row>>,
+    },
 }
 
 #[derive(Default)]
@@ -79,7 +86,10 @@ impl HeadPlan {
             HeadArg::Agg(agg) => Some(agg.clone()),
             _ => None,
         });
-        HeadPlan { columns: rule.head.args.clone(), aggs: aggs.collect() }
+        HeadPlan {
+            columns: rule.head.args.clone(),
+            aggs: aggs.collect(),
+        }
     }
 }
 
@@ -93,18 +103,28 @@ pub struct HeadRows {
 
 impl HeadRows {
     /// Adds a binding.
-    pub fn add(&mut self, head: &HeadPlan, machine: &Machine, functions: &[crate::functions::Function]) -> Result<(), String> {
+    pub fn add(
+        &mut self,
+        head: &HeadPlan,
+        machine: &Machine,
+        functions: &[crate::functions::Function],
+    ) -> Result<(), String> {
         let mut group = Vec::new();
         for arg in &head.columns {
             if let HeadArg::Expr(e) | HeadArg::Add(e) = arg {
-                eval(e, machine.slots(), functions).map_err(|e| e.0)?.write(&mut group);
+                eval(e, machine.slots(), functions)
+                    .map_err(|e| e.0)?
+                    .write(&mut group);
             }
         }
         if head.aggs.is_empty() {
             self.rows.insert(Row::from_bytes(group));
             return Ok(());
         }
-        let accs = self.groups.entry(group).or_insert_with(|| head.aggs.iter().map(|a| Acc::new(a.op)).collect());
+        let accs = self
+            .groups
+            .entry(group)
+            .or_insert_with(|| head.aggs.iter().map(|a| Acc::new(a.op)).collect());
         for (acc, agg) in accs.iter_mut().zip(&head.aggs) {
             acc.add(agg, machine.slots(), functions).map_err(|e| e.0)?;
         }
@@ -114,13 +134,18 @@ impl HeadRows {
     /// Ends the groups.
     pub fn finish(&mut self, head: &HeadPlan) {
         for (group, accs) in std::mem::take(&mut self.groups) {
-            let results: Result<Option<Vec<Vec<u8>>>, _> = accs.into_iter().map(Acc::finish).collect();
+            let results: Result<Option<Vec<Vec<u8>>>, _> =
+                accs.into_iter().map(Acc::finish).collect();
             if let Ok(Some(results)) = results {
                 let mut plain = columns_of(&group).into_iter();
                 let mut aggregated = results.iter().map(Vec::as_slice);
                 let mut out = Vec::new();
                 for arg in &head.columns {
-                    let value = if matches!(arg, HeadArg::Agg(_)) { aggregated.next() } else { plain.next() };
+                    let value = if matches!(arg, HeadArg::Agg(_)) {
+                        aggregated.next()
+                    } else {
+                        plain.next()
+                    };
                     out.extend_from_slice(value.unwrap_or_default());
                 }
                 self.rows.insert(Row::from_bytes(out));
@@ -140,7 +165,9 @@ pub fn evaluate<W: World>(
     rel: RelId,
     bound: &[Option<Vec<u8>>],
 ) -> Result<Rc<Vec<Row>>, Stop> {
-    stacker::maybe_grow(RED_ZONE, MORE_STACK, || goal(world, program, views, rel, bound))
+    stacker::maybe_grow(RED_ZONE, MORE_STACK, || {
+        goal(world, program, views, rel, bound)
+    })
 }
 
 fn goal<W: World>(
@@ -159,7 +186,11 @@ fn goal<W: World>(
         match inner.goals.get(&key) {
             Some(Goal::Complete(rows)) => return Ok(Rc::clone(rows)),
             Some(Goal::Active { depth, rows }) => seen = Some((*depth, Rc::clone(rows))),
-            Some(Goal::Partial { round: then, low, rows }) if *then == round => seen = Some((*low, Rc::clone(rows))),
+            Some(Goal::Partial {
+                round: then,
+                low,
+                rows,
+            }) if *then == round => seen = Some((*low, Rc::clone(rows))),
             Some(Goal::Partial { rows, .. }) => start = Rc::clone(rows),
             None => {}
         }
@@ -171,7 +202,10 @@ fn goal<W: World>(
         inner.depth
     };
     if depth > MAX_DEPTH {
-        return Err(Stop::View(format!("{} recurs too deep", program.relation(rel).name)));
+        return Err(Stop::View(format!(
+            "{} recurs too deep",
+            program.relation(rel).name
+        )));
     }
     let outcome = fixpoint(world, program, views, &key, depth, start);
     let mut inner = views.inner.borrow_mut();
@@ -196,7 +230,13 @@ fn fixpoint<W: World>(
         {
             let mut inner = views.inner.borrow_mut();
             inner.low = usize::MAX;
-            inner.goals.insert(key.clone(), Goal::Active { depth, rows: Rc::clone(&rows) });
+            inner.goals.insert(
+                key.clone(),
+                Goal::Active {
+                    depth,
+                    rows: Rc::clone(&rows),
+                },
+            );
         }
         let found = round(world, program, views, key)?;
         let mut inner = views.inner.borrow_mut();
@@ -206,12 +246,21 @@ fn fixpoint<W: World>(
         if low < depth {
             // Part of a cycle that an outer goal closes.
             let round = inner.round;
-            inner.goals.insert(key.clone(), Goal::Partial { round, low, rows: Rc::clone(&rows) });
+            inner.goals.insert(
+                key.clone(),
+                Goal::Partial {
+                    round,
+                    low,
+                    rows: Rc::clone(&rows),
+                },
+            );
             inner.low = outer_low.min(low);
             return Ok(rows);
         }
         if low == usize::MAX || !grown {
-            inner.goals.insert(key.clone(), Goal::Complete(Rc::clone(&rows)));
+            inner
+                .goals
+                .insert(key.clone(), Goal::Complete(Rc::clone(&rows)));
             inner.low = outer_low;
             inner.round += 1;
             return Ok(rows);
@@ -221,11 +270,19 @@ fn fixpoint<W: World>(
 }
 
 /// All rules of the goal's view once.
-fn round<W: World>(world: &W, program: &Program, views: &LazyViews, (rel, bound): &Key) -> Result<Vec<Row>, Stop> {
+fn round<W: World>(
+    world: &W,
+    program: &Program,
+    views: &LazyViews,
+    (rel, bound): &Key,
+) -> Result<Vec<Row>, Stop> {
     let relation = program.relation(*rel);
     // What merges must be merged from all its values.
-    let usable: Vec<bool> =
-        bound.iter().zip(&relation.columns).map(|(b, c)| b.is_some() && c.lattice.is_none()).collect();
+    let usable: Vec<bool> = bound
+        .iter()
+        .zip(&relation.columns)
+        .map(|(b, c)| b.is_some() && c.lattice.is_none())
+        .collect();
     let plans = plans(world, program, views, *rel, &usable)?;
     let mut all: BTreeSet<Row> = BTreeSet::new();
     for fact in program.facts.iter().filter(|f| f.rel == *rel) {
@@ -259,7 +316,10 @@ fn round<W: World>(world: &W, program: &Program, views: &LazyViews, (rel, bound)
         all = merged(all, relation);
     }
     let matches = |row: &Row| {
-        columns_of(row.as_bytes()).iter().zip(bound).all(|(v, b)| b.as_ref().is_none_or(|b| b == v))
+        columns_of(row.as_bytes())
+            .iter()
+            .zip(bound)
+            .all(|(v, b)| b.as_ref().is_none_or(|b| b == v))
     };
     Ok(all.into_iter().filter(matches).collect())
 }
@@ -269,10 +329,18 @@ fn merged(rows: BTreeSet<Row>, relation: &crate::ir::Relation) -> BTreeSet<Row> 
     let mut groups: BTreeMap<Vec<Vec<u8>>, Vec<Row>> = BTreeMap::new();
     for row in rows {
         let columns = columns_of(row.as_bytes());
-        let key = relation.keys.iter().filter_map(|k| columns.get(*k)).map(|c| c.to_vec()).collect();
+        let key = relation
+            .keys
+            .iter()
+            .filter_map(|k| columns.get(*k))
+            .map(|c| c.to_vec())
+            .collect();
         groups.entry(key).or_default().push(row);
     }
-    groups.into_values().map(|g| merge_rows(g.iter().map(Row::as_bytes), &merges)).collect()
+    groups
+        .into_values()
+        .map(|g| merge_rows(g.iter().map(Row::as_bytes), &merges))
+        .collect()
 }
 
 fn plans<W: World>(
@@ -287,7 +355,11 @@ fn plans<W: World>(
         return Ok(Rc::clone(plans));
     }
     let mut made = Vec::new();
-    for rule in program.rules.iter().filter(|r| r.head.action == Action::Derive && r.head.rel == rel) {
+    for rule in program
+        .rules
+        .iter()
+        .filter(|r| r.head.action == Action::Derive && r.head.rel == rel)
+    {
         let mut given = Vec::new();
         let mut bound = BTreeSet::new();
         for (column, arg) in rule.head.args.iter().enumerate() {
@@ -298,10 +370,19 @@ fn plans<W: World>(
                 given.push((v.0 as usize, column));
             }
         }
-        let body = Planner { program, indexes: world.indexes(), event_indexes: &mut BTreeMap::new() }
-            .free_body(rule, &mut bound)
-            .map_err(|e| Stop::View(e.to_string()))?;
-        made.push(RulePlan { body, slots: plan::slots(rule), head: HeadPlan::new(rule), given });
+        let body = Planner {
+            program,
+            indexes: world.indexes(),
+            event_indexes: &mut BTreeMap::new(),
+        }
+        .free_body(rule, &mut bound)
+        .map_err(|e| Stop::View(e.to_string()))?;
+        made.push(RulePlan {
+            body,
+            slots: plan::slots(rule),
+            head: HeadPlan::new(rule),
+            given,
+        });
     }
     let made = Rc::new(made);
     views.inner.borrow_mut().plans.insert(key, Rc::clone(&made));

@@ -46,9 +46,20 @@ pub trait World {
 
 enum Iter {
     Scan(Scan),
-    Event { rel: RelId, by: Option<usize>, next: Option<usize> },
-    List { bytes: Vec<u8>, at: usize, count: i64 },
-    Rows { rows: Rc<Vec<Row>>, at: usize },
+    Event {
+        rel: RelId,
+        by: Option<usize>,
+        next: Option<usize>,
+    },
+    List {
+        bytes: Vec<u8>,
+        at: usize,
+        count: i64,
+    },
+    Rows {
+        rows: Rc<Vec<Row>>,
+        at: usize,
+    },
 }
 
 struct Frame {
@@ -202,23 +213,45 @@ impl Machine {
                 if !packed::is_list(&bytes) {
                     return Ok(self.poisoned(false, "unnesting what is no list".to_string()));
                 }
-                self.frames.push(Frame { step: at, iter: Iter::List { bytes, at: 1, count: 0 }, loose: None });
+                self.frames.push(Frame {
+                    step: at,
+                    iter: Iter::List {
+                        bytes,
+                        at: 1,
+                        count: 0,
+                    },
+                    loose: None,
+                });
                 self.advance_or_pop(world, step)
             }
-            Step::Agg { result, agg, body, in_order } => self.aggregate(world, result, agg, body, *in_order),
+            Step::Agg {
+                result,
+                agg,
+                body,
+                in_order,
+            } => self.aggregate(world, result, agg, body, *in_order),
         }
     }
 
     /// Notes an error of this binding, and goes on to see whether the rest of the body holds.
     fn poisoned(&mut self, known: bool, message: String) -> bool {
         if !known && self.poison.is_none() {
-            self.poison = Some(Poison { frames: self.frames.len(), message });
+            self.poison = Some(Poison {
+                frames: self.frames.len(),
+                message,
+            });
         }
         // What depends on an undefined value is passed over.
         self.poison.is_some()
     }
 
-    fn assign<W: World>(&mut self, world: &W, slot: usize, expr: &crate::ir::Expr, check: bool) -> bool {
+    fn assign<W: World>(
+        &mut self,
+        world: &W,
+        slot: usize,
+        expr: &crate::ir::Expr,
+        check: bool,
+    ) -> bool {
         self.scratch.clear();
         let mut out = std::mem::take(&mut self.scratch);
         let outcome = eval(expr, &self.slots, world.functions()).map(|v| v.write(&mut out));
@@ -280,7 +313,12 @@ impl Machine {
     fn open<W: World>(&mut self, world: &W, source: &Source, step: usize) -> Result<Frame, Stop> {
         let mut loose = None;
         let iter = match source {
-            Source::Index { index, prefix, range, .. } => {
+            Source::Index {
+                index,
+                prefix,
+                range,
+                ..
+            } => {
                 let mut scan = self.spare.pop().unwrap_or_default();
                 let seek = scan.seek_mut();
                 seek.prefix.clear();
@@ -301,7 +339,10 @@ impl Machine {
                 };
                 seek.low = bound(&range.low);
                 seek.high = bound(&range.high);
-                scan.start(&world.snapshot(*index), world.indexes().get(*index).key_columns);
+                scan.start(
+                    &world.snapshot(*index),
+                    world.indexes().get(*index).key_columns,
+                );
                 Iter::Scan(scan)
             }
             Source::Event { rel, by } => {
@@ -321,7 +362,11 @@ impl Machine {
                         next = rows.first(*index, &self.scratch);
                     }
                 }
-                Iter::Event { rel: *rel, by: hash, next }
+                Iter::Event {
+                    rel: *rel,
+                    by: hash,
+                    next,
+                }
             }
             Source::Lazy { rel, bound } => {
                 let values: Vec<Option<Vec<u8>>> = bound
@@ -331,9 +376,15 @@ impl Machine {
                         (!bytes.is_empty()).then(|| bytes.to_vec())
                     })
                     .collect();
-                Iter::Rows { rows: world.lazy(*rel, &values)?, at: 0 }
+                Iter::Rows {
+                    rows: world.lazy(*rel, &values)?,
+                    at: 0,
+                }
             }
-            Source::Tick => Iter::Rows { rows: Rc::new(vec![Row::from_bytes(world.tick().to_vec())]), at: 0 },
+            Source::Tick => Iter::Rows {
+                rows: Rc::new(vec![Row::from_bytes(world.tick().to_vec())]),
+                at: 0,
+            },
         };
         Ok(Frame { step, iter, loose })
     }
@@ -353,18 +404,36 @@ impl Machine {
         }
     }
 
-    fn exists<W: World>(&mut self, world: &W, frame: &mut Frame, source: &Source, cols: &[Col]) -> Result<bool, Stop> {
+    fn exists<W: World>(
+        &mut self,
+        world: &W,
+        frame: &mut Frame,
+        source: &Source,
+        cols: &[Col],
+    ) -> Result<bool, Stop> {
         // It only stops at rows that match.
-        step_frame(world, frame, source_all(source, frame.loose), cols, &mut self.slots)
+        step_frame(
+            world,
+            frame,
+            source_all(source, frame.loose),
+            cols,
+            &mut self.slots,
+        )
     }
 
     /// Moves the top frame to its next row, or removes it.
     fn advance_or_pop<W: World>(&mut self, world: &W, step: &Step) -> Result<bool, Stop> {
-        let Some(frame) = self.frames.last_mut() else { return Ok(false) };
+        let Some(frame) = self.frames.last_mut() else {
+            return Ok(false);
+        };
         let more = match step {
-            Step::Each { source, cols } => {
-                step_frame(world, frame, source_all(source, frame.loose), cols, &mut self.slots)?
-            }
+            Step::Each { source, cols } => step_frame(
+                world,
+                frame,
+                source_all(source, frame.loose),
+                cols,
+                &mut self.slots,
+            )?,
             Step::Unnest { pos, item, .. } => step_list(frame, pos, item, &mut self.slots),
             _ => false,
         };
@@ -375,13 +444,26 @@ impl Machine {
     }
 
     /// The step to go on with after the innermost loop that has another row.
-    fn backtrack<W: World>(&mut self, world: &W, body: &Body, base: usize) -> Result<Option<usize>, Stop> {
+    fn backtrack<W: World>(
+        &mut self,
+        world: &W,
+        body: &Body,
+        base: usize,
+    ) -> Result<Option<usize>, Stop> {
         while self.frames.len() > base {
-            if self.poison.as_ref().is_some_and(|p| self.frames.len() <= p.frames) {
+            if self
+                .poison
+                .as_ref()
+                .is_some_and(|p| self.frames.len() <= p.frames)
+            {
                 self.poison = None;
             }
-            let Some(at) = self.frames.last().map(|f| f.step) else { return Ok(None) };
-            let Some(step) = body.steps.get(at) else { return Ok(None) };
+            let Some(at) = self.frames.last().map(|f| f.step) else {
+                return Ok(None);
+            };
+            let Some(step) = body.steps.get(at) else {
+                return Ok(None);
+            };
             if self.advance_or_pop(world, step)? {
                 return Ok(Some(at + 1));
             }
@@ -432,12 +514,16 @@ fn step_frame<W: World>(
                 };
                 match loose {
                     None => apply(cols, key, val, slots),
-                    Some((all, skip)) => apply(all.get(skip..).unwrap_or_default(), key, val, slots),
+                    Some((all, skip)) => {
+                        apply(all.get(skip..).unwrap_or_default(), key, val, slots)
+                    }
                 }
             }
             Iter::Event { rel, by, next } => {
                 let Some(at) = *next else { return Ok(false) };
-                let Some(rows) = world.events(*rel) else { return Ok(false) };
+                let Some(rows) = world.events(*rel) else {
+                    return Ok(false);
+                };
                 *next = match by {
                     Some(index) => rows.next(*index, at),
                     None => (at + 1 < rows.rows().len()).then_some(at + 1),
@@ -445,7 +531,9 @@ fn step_frame<W: World>(
                 apply(cols, rows.rows().get(at), &[], slots)
             }
             Iter::Rows { rows, at } => {
-                let Some(row) = rows.get(*at) else { return Ok(false) };
+                let Some(row) = rows.get(*at) else {
+                    return Ok(false);
+                };
                 *at += 1;
                 apply(cols, row.as_bytes(), &[], slots)
             }
@@ -458,7 +546,9 @@ fn step_frame<W: World>(
 }
 
 fn step_list(frame: &mut Frame, pos: &Col, item: &Col, slots: &mut Vec<Vec<u8>>) -> bool {
-    let Iter::List { bytes, at, count } = &mut frame.iter else { return false };
+    let Iter::List { bytes, at, count } = &mut frame.iter else {
+        return false;
+    };
     loop {
         let rest = bytes.get(*at..).unwrap_or_default();
         let (element, _) = packed::split_first(rest);

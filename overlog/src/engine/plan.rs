@@ -2,7 +2,9 @@
 //! strata of events and views.
 
 use crate::api::RunError;
-use crate::ir::{Action, Aggregate, Arg, Atom, Expr, HeadArg, Program, RelId, RelKind, Rule, RuleId, Term, VarId};
+use crate::ir::{
+    Action, Aggregate, Arg, Atom, Expr, HeadArg, Program, RelId, RelKind, Rule, RuleId, Term, VarId,
+};
 use crate::packed;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -177,10 +179,20 @@ impl Planner<'_> {
         for (at, atom) in &events {
             let mut bound = BTreeSet::new();
             let cols = columns(&atom.args, &mut bound);
-            let rest: Vec<&Term> =
-                rule.body.iter().enumerate().filter(|(i, _)| i != at).map(|(_, t)| t).collect();
+            let rest: Vec<&Term> = rule
+                .body
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| i != at)
+                .map(|(_, t)| t)
+                .collect();
             let body = self.body(rule, &rest, &mut bound)?;
-            drivers.push(Driven { rel: atom.rel, cols, body, target: self.delete_target(rule) });
+            drivers.push(Driven {
+                rel: atom.rel,
+                cols,
+                body,
+                target: self.delete_target(rule),
+            });
         }
         Ok(EventRule {
             rule: id,
@@ -192,7 +204,11 @@ impl Planner<'_> {
     }
 
     /// Plans a body without a driver, with these variables bound from the start.
-    pub fn free_body(&mut self, rule: &Rule, bound: &mut BTreeSet<VarId>) -> Result<Body, RunError> {
+    pub fn free_body(
+        &mut self,
+        rule: &Rule,
+        bound: &mut BTreeSet<VarId>,
+    ) -> Result<Body, RunError> {
         let terms: Vec<&Term> = rule.body.iter().collect();
         self.body(rule, &terms, bound)
     }
@@ -211,13 +227,29 @@ impl Planner<'_> {
                 bound.insert(var);
             }
         }
-        let atom = Atom { rel: rule.head.rel, args, span: rule.span.clone() };
-        Some(Body { steps: vec![self.each(&atom, &mut bound, &[])] })
+        let atom = Atom {
+            rel: rule.head.rel,
+            args,
+            span: rule.span.clone(),
+        };
+        Some(Body {
+            steps: vec![self.each(&atom, &mut bound, &[])],
+        })
     }
 
-    fn body(&mut self, rule: &Rule, terms: &[&Term], bound: &mut BTreeSet<VarId>) -> Result<Body, RunError> {
-        let ordered = order::order_terms(self.program, self.indexes, terms, bound)
-            .map_err(|reason| RunError::Plan { rule: rule.name.clone(), reason })?;
+    fn body(
+        &mut self,
+        rule: &Rule,
+        terms: &[&Term],
+        bound: &mut BTreeSet<VarId>,
+    ) -> Result<Body, RunError> {
+        let ordered =
+            order::order_terms(self.program, self.indexes, terms, bound).map_err(|reason| {
+                RunError::Plan {
+                    rule: rule.name.clone(),
+                    reason,
+                }
+            })?;
         let mut steps = Vec::new();
         for term in ordered {
             let step = self.step(rule, term, bound, terms)?;
@@ -245,19 +277,32 @@ impl Planner<'_> {
             Term::Test(e) => Step::Test(e.clone()),
             Term::Assign(v, e) => {
                 let check = !bound.insert(*v);
-                Step::Assign { slot: v.0 as usize, expr: e.clone(), check }
+                Step::Assign {
+                    slot: v.0 as usize,
+                    expr: e.clone(),
+                    check,
+                }
             }
             Term::Unnest { pos, item, list } => {
                 let list = list.clone();
                 let pos = pos.map_or(Col::Skip, |p| bind(p, bound));
-                Step::Unnest { list, pos, item: bind(*item, bound) }
+                Step::Unnest {
+                    list,
+                    pos,
+                    item: bind(*item, bound),
+                }
             }
             Term::Agg { var, agg, body, .. } => {
                 let mut inner = bound.clone();
                 let terms: Vec<&Term> = body.iter().collect();
                 let body = self.body(rule, &terms, &mut inner)?;
                 let in_order = least_in_order(agg, &body, self.indexes, &terms);
-                Step::Agg { result: bind(*var, bound), agg: agg.clone(), body, in_order }
+                Step::Agg {
+                    result: bind(*var, bound),
+                    agg: agg.clone(),
+                    body,
+                    in_order,
+                }
             }
         })
     }
@@ -265,12 +310,21 @@ impl Planner<'_> {
     fn each(&mut self, atom: &Atom, bound: &mut BTreeSet<VarId>, all: &[&Term]) -> Step {
         let rel = atom.rel;
         match self.program.relation(rel).kind {
-            RelKind::Tick => Step::Each { source: Source::Tick, cols: columns(&atom.args, bound) },
+            RelKind::Tick => Step::Each {
+                source: Source::Tick,
+                cols: columns(&atom.args, bound),
+            },
             RelKind::Event { .. } | RelKind::Edge { .. } => {
                 let known: Vec<usize> = bound_columns(atom, bound).into_iter().collect();
-                let key = known.iter().filter_map(|c| atom.args.get(*c).and_then(operand)).collect();
+                let key = known
+                    .iter()
+                    .filter_map(|c| atom.args.get(*c).and_then(operand))
+                    .collect();
                 let by = (!known.is_empty()).then(|| (self.event_index(rel, &known), key));
-                Step::Each { source: Source::Event { rel, by }, cols: columns(&atom.args, bound) }
+                Step::Each {
+                    source: Source::Event { rel, by },
+                    cols: columns(&atom.args, bound),
+                }
             }
             RelKind::View { kept: false, .. } => {
                 let known = bound_columns(atom, bound);
@@ -280,8 +334,14 @@ impl Planner<'_> {
                     .enumerate()
                     .map(|(c, a)| known.contains(&c).then(|| operand(a)).flatten())
                     .collect();
-                let source = Source::Lazy { rel, bound: bound_args };
-                Step::Each { source, cols: columns(&atom.args, bound) }
+                let source = Source::Lazy {
+                    rel,
+                    bound: bound_args,
+                };
+                Step::Each {
+                    source,
+                    cols: columns(&atom.args, bound),
+                }
             }
             RelKind::Table(_) | RelKind::View { .. } => self.lookup(atom, bound, all),
         }
@@ -306,7 +366,15 @@ impl Planner<'_> {
         while matches!(cols.last(), Some(Col::Skip)) {
             cols.pop();
         }
-        Step::Each { source: Source::Index { index, prefix, range, all: everything }, cols }
+        Step::Each {
+            source: Source::Index {
+                index,
+                prefix,
+                range,
+                all: everything,
+            },
+            cols,
+        }
     }
 
     fn event_index(&mut self, rel: RelId, columns: &[usize]) -> usize {
@@ -323,7 +391,12 @@ impl Planner<'_> {
 
 /// Slots that a rule needs: its variables, and one for each column of a `delete` head.
 pub fn slots(rule: &Rule) -> usize {
-    rule.vars.len() + if rule.head.action == Action::Delete { rule.head.args.len() } else { 0 }
+    rule.vars.len()
+        + if rule.head.action == Action::Delete {
+            rule.head.args.len()
+        } else {
+            0
+        }
 }
 
 /// `least<N, [X, ..]>` over one arrangement that is scanned in the order of X needs only its first N rows.
@@ -335,13 +408,17 @@ fn least_in_order(agg: &Aggregate, body: &Body, indexes: &Indexes, terms: &[&Ter
         Some(Expr::List(items)) => items.first(),
         other => other,
     };
-    let Some(Expr::Var(lead)) = leading else { return false };
+    let Some(Expr::Var(lead)) = leading else {
+        return false;
+    };
     // The first step that can give more than one row must bind X first, and be keyed by it from there on.
     let mut scans = body.steps.iter().filter_map(|s| match s {
         Step::Each { source, cols } => Some((source, cols)),
         _ => None,
     });
-    let Some((Source::Index { index, prefix, .. }, cols)) = scans.next() else { return false };
+    let Some((Source::Index { index, prefix, .. }, cols)) = scans.next() else {
+        return false;
+    };
     let binds = matches!(cols.first(), Some(Col::Bind(s)) if *s == lead.0 as usize);
     let def = indexes.get(*index);
     let point = scans.all(|(source, _)| match source {
@@ -349,13 +426,20 @@ fn least_in_order(agg: &Aggregate, body: &Body, indexes: &Indexes, terms: &[&Ter
         Source::Tick => true,
         _ => false,
     });
-    let atoms = terms.iter().filter(|t| matches!(t, Term::Unnest { .. })).count();
+    let atoms = terms
+        .iter()
+        .filter(|t| matches!(t, Term::Unnest { .. }))
+        .count();
     binds && point && atoms == 0 && prefix.len() < def.unique_width
 }
 
 fn bind(var: VarId, bound: &mut BTreeSet<VarId>) -> Col {
     let slot = var.0 as usize;
-    if bound.insert(var) { Col::Bind(slot) } else { Col::Check(Operand::Slot(slot)) }
+    if bound.insert(var) {
+        Col::Bind(slot)
+    } else {
+        Col::Check(Operand::Slot(slot))
+    }
 }
 
 /// Columns of an atom whose value is known.

@@ -27,7 +27,10 @@ pub struct Budget {
 impl Default for Budget {
     /// A million rows of answer, a billion looked at.
     fn default() -> Budget {
-        Budget { rows: 1_000_000, steps: 1_000_000_000 }
+        Budget {
+            rows: 1_000_000,
+            steps: 1_000_000_000,
+        }
     }
 }
 
@@ -103,7 +106,12 @@ impl Query {
     ///
     /// # Errors
     /// It reads an event, or a view that is off, or cannot be planned.
-    pub fn new(state: &State, rule: &Rule, functions: &[Function], budget: Budget) -> Result<Query, String> {
+    pub fn new(
+        state: &State,
+        rule: &Rule,
+        functions: &[Function],
+        budget: Budget,
+    ) -> Result<Query, String> {
         let program = Arc::clone(&state.program);
         let mut read = BTreeSet::new();
         plan::graph::reads(&rule.body, &mut read);
@@ -113,13 +121,20 @@ impl Query {
                 return Err(format!("{} cannot be read: {why}", relation.name));
             }
             if !relation.is_table() && !relation.is_view() {
-                return Err(format!("{} is an event: a query sees tables and views of a node at rest", relation.name));
+                return Err(format!(
+                    "{} is an event: a query sees tables and views of a node at rest",
+                    relation.name
+                ));
             }
         }
         let indexes = state.indexes_shared();
-        let body = Planner { program: &program, indexes: &indexes, event_indexes: &mut BTreeMap::new() }
-            .free_body(rule, &mut BTreeSet::new())
-            .map_err(|e| e.to_string())?;
+        let body = Planner {
+            program: &program,
+            indexes: &indexes,
+            event_indexes: &mut BTreeMap::new(),
+        }
+        .free_body(rule, &mut BTreeSet::new())
+        .map_err(|e| e.to_string())?;
         let mut machine = Machine::default();
         machine.prepare(plan::slots(rule));
         let world = Frozen {
@@ -131,12 +146,28 @@ impl Query {
             limit: budget.steps,
             program,
         };
-        Ok(Query { world, machine, body, head: HeadPlan::new(rule), rows: HeadRows::default(), budget, started: false })
+        Ok(Query {
+            world,
+            machine,
+            body,
+            head: HeadPlan::new(rule),
+            rows: HeadRows::default(),
+            budget,
+            started: false,
+        })
     }
 
     /// Works for about so many rows.
     pub fn step(&mut self, steps: u64) -> Progress {
-        let Query { world, machine, body, head, rows, budget, started } = self;
+        let Query {
+            world,
+            machine,
+            body,
+            head,
+            rows,
+            budget,
+            started,
+        } = self;
         let first = !std::mem::replace(started, true);
         let mut failed = None;
         let mut over = false;
@@ -148,7 +179,10 @@ impl Query {
             Ok(!over)
         });
         if over {
-            return Progress::Failed(format!("the answer has more than {} rows: narrow the query, or raise its limit", budget.rows));
+            return Progress::Failed(format!(
+                "the answer has more than {} rows: narrow the query, or raise its limit",
+                budget.rows
+            ));
         }
         if let Some(message) = failed.or_else(|| machine.errors.pop()) {
             return Progress::Failed(message);
@@ -159,7 +193,10 @@ impl Query {
                 Progress::Done(std::mem::take(&mut rows.rows).into_iter().collect())
             }
             Ok(false) => Progress::Pending,
-            Err(Stop::Limit) => Progress::Failed(format!("the query looked at more than {} rows", budget.steps)),
+            Err(Stop::Limit) => Progress::Failed(format!(
+                "the query looked at more than {} rows",
+                budget.steps
+            )),
             Err(Stop::View(why)) => Progress::Failed(why),
         }
     }
@@ -174,7 +211,11 @@ pub fn reads_through(program: &Program, body: &[Term]) -> BTreeSet<RelId> {
         if !all.insert(rel) {
             continue;
         }
-        for rule in program.rules.iter().filter(|r| r.head.rel == rel && program.relation(rel).is_view()) {
+        for rule in program
+            .rules
+            .iter()
+            .filter(|r| r.head.rel == rel && program.relation(rel).is_view())
+        {
             plan::graph::reads(&rule.body, &mut left);
         }
     }
@@ -201,7 +242,11 @@ impl Snapshot {
                 Some((*rel, state.snapshot(id), def.key_columns, def.order.clone()))
             })
             .collect();
-        Snapshot { parts, scan: Scan::new(), open: false }
+        Snapshot {
+            parts,
+            scan: Scan::new(),
+            open: false,
+        }
     }
 
     /// The next rows, at most so many, of one table, in the order of its key; `None` at the end.

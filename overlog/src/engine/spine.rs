@@ -18,7 +18,11 @@ pub struct RowSlab {
 
 impl RowSlab {
     fn bounds(&self, index: usize) -> (usize, usize) {
-        let start = if index == 0 { 0 } else { self.ends.index(index - 1) };
+        let start = if index == 0 {
+            0
+        } else {
+            self.ends.index(index - 1)
+        };
         (start, self.ends.index(index))
     }
 
@@ -50,7 +54,10 @@ impl BatchContainer for RowSlab {
     }
 
     fn with_capacity(size: usize) -> Self {
-        RowSlab { bytes: Vec::new(), ends: OffsetList::with_capacity(size) }
+        RowSlab {
+            bytes: Vec::new(),
+            ends: OffsetList::with_capacity(size),
+        }
     }
 
     fn merge_capacity(a: &Self, b: &Self) -> Self {
@@ -102,10 +109,9 @@ pub type RowSpine<T> = Spine<Rc<Batch<T>>>;
 /// Builds batches.
 pub type RowBuilder<T> = OrdValBuilder<Layout<T>, Vec<Update<T>>>;
 /// Sorts updates into batches.
-pub type RowBatcher<T> = MergeBatcher<ContainerChunker<Vec<Update<T>>>, VecMerger<(Row, Row), T, Diff>, RowBuilder<T>>;
+pub type RowBatcher<T> =
+    MergeBatcher<ContainerChunker<Vec<Update<T>>>, VecMerger<(Row, Row), T, Diff>, RowBuilder<T>>;
 /// A shared reader of a trace.
 pub type RowTrace<T> = TraceAgent<RowSpine<T>>;
 /// An arrangement inside a dataflow.
 pub type RowArranged<'scope, T> = Arranged<'scope, RowTrace<T>>;
-
-

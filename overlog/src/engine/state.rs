@@ -65,7 +65,11 @@ impl State {
         indexes: Indexes,
         event_indexes: &BTreeMap<RelId, Vec<Vec<usize>>>,
     ) -> Result<State, RunError> {
-        let mut worker = Worker::new(timely::WorkerConfig::default(), Allocator::Thread(Thread::default()), None);
+        let mut worker = Worker::new(
+            timely::WorkerConfig::default(),
+            Allocator::Thread(Thread::default()),
+            None,
+        );
         let mut tables = BTreeMap::new();
         let mut traces = BTreeMap::new();
         for rel in ids(&program).filter(|r| program.relation(*r).is_table()) {
@@ -91,7 +95,9 @@ impl State {
             sink,
             now: 0,
             off: BTreeMap::new(),
-            touched: ids(&program).filter(|r| program.relation(*r).is_view()).collect(),
+            touched: ids(&program)
+                .filter(|r| program.relation(*r).is_view())
+                .collect(),
             events,
             filled: Vec::new(),
             tick_row: Vec::new(),
@@ -167,8 +173,14 @@ impl State {
         }
         let mut steps = 0;
         loop {
-            let waiting = tables.iter().any(|r| self.tables.get(r).is_some_and(|t| !t.done(now)));
-            let behind = views.iter().find(|v| self.views.get(**v).is_some_and(|f| !self.is_off(f) && !f.done(now)));
+            let waiting = tables
+                .iter()
+                .any(|r| self.tables.get(r).is_some_and(|t| !t.done(now)));
+            let behind = views.iter().find(|v| {
+                self.views
+                    .get(**v)
+                    .is_some_and(|f| !self.is_off(f) && !f.done(now))
+            });
             if !waiting && behind.is_none() {
                 break;
             }
@@ -191,8 +203,14 @@ impl State {
 
     /// A view that does not come to rest: its dataflow goes, and so do those that read it.
     fn switch_off(&mut self, at: usize) {
-        let Some(flow) = self.views.get(at) else { return };
-        let names: Vec<&str> = flow.members.iter().map(|m| self.program.relation(*m).name.as_str()).collect();
+        let Some(flow) = self.views.get(at) else {
+            return;
+        };
+        let names: Vec<&str> = flow
+            .members
+            .iter()
+            .map(|m| self.program.relation(*m).name.as_str())
+            .collect();
         let reason = format!("the rules of {} never come to rest", names.join(", "));
         let mut gone: BTreeSet<RelId> = flow.members.iter().copied().collect();
         let mut dataflows = vec![flow.dataflow];
@@ -202,12 +220,18 @@ impl State {
                 dataflows.push(later.dataflow);
             }
         }
-        self.off.extend(gone.into_iter().map(|r| (r, reason.clone())));
-        dataflows.into_iter().for_each(|d| self.worker.drop_dataflow(d));
+        self.off
+            .extend(gone.into_iter().map(|r| (r, reason.clone())));
+        dataflows
+            .into_iter()
+            .for_each(|d| self.worker.drop_dataflow(d));
     }
 
     fn compact(&mut self, tables: &BTreeSet<RelId>, views: &BTreeSet<usize>, now: Tick) {
-        let members = views.iter().filter_map(|v| self.views.get(*v)).flat_map(|f| f.members.iter());
+        let members = views
+            .iter()
+            .filter_map(|v| self.views.get(*v))
+            .flat_map(|f| f.members.iter());
         let mut snapshots = self.snapshots.borrow_mut();
         for rel in tables.iter().chain(members) {
             for id in self.indexes.of(*rel) {
@@ -233,8 +257,11 @@ impl State {
         for (rel, row, diff) in changes {
             *sums.entry((rel, row)).or_default() += diff;
         }
-        let deltas: Vec<Delta> =
-            sums.into_iter().filter(|(_, n)| *n != 0).map(|((rel, row), n)| (rel, row, n > 0)).collect();
+        let deltas: Vec<Delta> = sums
+            .into_iter()
+            .filter(|(_, n)| *n != 0)
+            .map(|((rel, row), n)| (rel, row, n > 0))
+            .collect();
         self.touched.extend(deltas.iter().map(|(rel, _, _)| *rel));
         (deltas, errors)
     }
@@ -251,7 +278,9 @@ impl State {
 
     /// Adds an event of this tick; false if it was there.
     pub fn add_event(&mut self, rel: RelId, row: &[u8]) -> bool {
-        let Some(rows) = self.events.get_mut(rel.0 as usize) else { return false };
+        let Some(rows) = self.events.get_mut(rel.0 as usize) else {
+            return false;
+        };
         if rows.rows().is_empty() {
             self.filled.push(rel);
         }
@@ -311,7 +340,9 @@ impl State {
             None if self.program.relation(rel).is_view() => {
                 let width = self.program.relation(rel).columns.len();
                 self.set_limit(u64::MAX);
-                self.lazy(rel, &vec![None; width]).map(|r| r.to_vec()).unwrap_or_default()
+                self.lazy(rel, &vec![None; width])
+                    .map(|r| r.to_vec())
+                    .unwrap_or_default()
             }
             None => Vec::new(),
         };
@@ -321,7 +352,10 @@ impl State {
 
     /// All arrangements as they stand.
     pub fn all_snapshots(&self) -> Vec<Snapshot> {
-        self.indexes.iter().map(|(id, _)| self.snapshot(id)).collect()
+        self.indexes
+            .iter()
+            .map(|(id, _)| self.snapshot(id))
+            .collect()
     }
 
     /// Keeps the answer of a query up to date from now on. Its rows come with the view changes of
@@ -354,16 +388,25 @@ impl State {
         self.program = Arc::new(program);
         self.downstream = downstream(&self.program, &self.views, self.tables.keys().copied());
         self.advance_all().map_err(|e| e.to_string())?;
-        let all: Vec<RelId> = self.views.iter().skip(before).flat_map(|v| v.members.clone()).collect();
-        self.watched.insert(made.last().copied().unwrap_or(RelId(u32::MAX)), all);
+        let all: Vec<RelId> = self
+            .views
+            .iter()
+            .skip(before)
+            .flat_map(|v| v.members.clone())
+            .collect();
+        self.watched
+            .insert(made.last().copied().unwrap_or(RelId(u32::MAX)), all);
         Ok(made.last().copied().unwrap_or(RelId(u32::MAX)))
     }
 
     /// Lets go of a query that was kept.
     pub fn unwatch(&mut self, rel: RelId) {
-        let Some(members) = self.watched.remove(&rel) else { return };
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.views).into_iter().partition(|v| v.members.iter().any(|m| members.contains(m)));
+        let Some(members) = self.watched.remove(&rel) else {
+            return;
+        };
+        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.views)
+            .into_iter()
+            .partition(|v| v.members.iter().any(|m| members.contains(m)));
         self.views = kept;
         for flow in gone {
             for id in flow.members.iter().flat_map(|m| self.indexes.of(*m)) {
@@ -397,7 +440,9 @@ pub fn all_rows(batches: &Snapshot, def: &IndexDef) -> Vec<Row> {
 }
 
 fn ids(program: &Program) -> impl Iterator<Item = RelId> + use<> {
-    (0..program.relations.len()).filter_map(|i| u32::try_from(i).ok()).map(RelId)
+    (0..program.relations.len())
+        .filter_map(|i| u32::try_from(i).ok())
+        .map(RelId)
 }
 
 fn install_views(
@@ -410,7 +455,8 @@ fn install_views(
     let strata = plan::graph::view_strata(program);
     let mut flows = Vec::new();
     for (i, members) in strata.components.iter().enumerate() {
-        let kept = |r: &RelId| matches!(program.relation(*r).kind, RelKind::View { kept: true, .. });
+        let kept =
+            |r: &RelId| matches!(program.relation(*r).kind, RelKind::View { kept: true, .. });
         if !members.iter().any(kept) {
             continue;
         }
@@ -452,8 +498,12 @@ fn downstream(
             let mut with = BTreeSet::from([table]);
             // A table that must advance with this one takes its own views along.
             loop {
-                let more: BTreeSet<RelId> =
-                    roots.iter().filter(|r| !r.is_disjoint(&with)).flatten().copied().collect();
+                let more: BTreeSet<RelId> = roots
+                    .iter()
+                    .filter(|r| !r.is_disjoint(&with))
+                    .flatten()
+                    .copied()
+                    .collect();
                 if more.is_subset(&with) {
                     break;
                 }
@@ -473,11 +523,17 @@ fn downstream(
 impl World for State {
     fn snapshot(&self, id: IndexId) -> Snapshot {
         let mut cache = self.snapshots.borrow_mut();
-        let Some(slot) = cache.get_mut(id.0) else { return Rc::default() };
+        let Some(slot) = cache.get_mut(id.0) else {
+            return Rc::default();
+        };
         if let Some(taken) = slot {
             return Rc::clone(taken);
         }
-        let taken = self.traces.get(&id).map(index::snapshot).unwrap_or_default();
+        let taken = self
+            .traces
+            .get(&id)
+            .map(index::snapshot)
+            .unwrap_or_default();
         *slot = Some(Rc::clone(&taken));
         taken
     }

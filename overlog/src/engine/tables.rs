@@ -31,7 +31,11 @@ pub struct TableFlow {
 
 impl TableFlow {
     /// Installs the dataflow of a table; gives the traces of its arrangements.
-    pub fn install(worker: &mut Worker, rel: RelId, indexes: &Indexes) -> (TableFlow, BTreeMap<IndexId, RowTrace<Tick>>) {
+    pub fn install(
+        worker: &mut Worker,
+        rel: RelId,
+        indexes: &Indexes,
+    ) -> (TableFlow, BTreeMap<IndexId, RowTrace<Tick>>) {
         let probe = ProbeHandle::new();
         let (input, traces) = worker.dataflow(|scope| {
             let (input, stream) = scope.new_input();
@@ -44,7 +48,14 @@ impl TableFlow {
             }
             (input, traces)
         });
-        (TableFlow { input, probe, now: 0 }, traces)
+        (
+            TableFlow {
+                input,
+                probe,
+                now: 0,
+            },
+            traces,
+        )
     }
 
     /// Gives a change at a time.
@@ -67,17 +78,29 @@ impl TableFlow {
 }
 
 /// Arranges rows in an index's column order.
-pub fn arrange_by<'scope, T: Timestamp + Lattice>(rows: Rows<'scope, T>, def: &IndexDef) -> RowArranged<'scope, T> {
+pub fn arrange_by<'scope, T: Timestamp + Lattice>(
+    rows: Rows<'scope, T>,
+    def: &IndexDef,
+) -> RowArranged<'scope, T> {
     let order = def.order.clone();
     let key_columns = def.key_columns;
-    arrange_pairs(rows.inner.map(move |(row, time, diff)| (permute(&row, &order, key_columns), time, diff)).as_collection())
+    arrange_pairs(
+        rows.inner
+            .map(move |(row, time, diff)| (permute(&row, &order, key_columns), time, diff))
+            .as_collection(),
+    )
 }
 
 /// Arranges pairs of key and value.
 pub fn arrange_pairs<'scope, T: Timestamp + Lattice>(
     pairs: VecCollection<'scope, T, (Row, Row), Diff>,
 ) -> RowArranged<'scope, T> {
-    arrange_core::<_, Vec<Update<T>>, RowBatcher<T>, RowSpine<T>>(pairs.inner, Pipeline, "Arrange", MergeBatcher::new)
+    arrange_core::<_, Vec<Update<T>>, RowBatcher<T>, RowSpine<T>>(
+        pairs.inner,
+        Pipeline,
+        "Arrange",
+        MergeBatcher::new,
+    )
 }
 
 /// Splits a row into the key and value of a column order.
@@ -97,9 +120,16 @@ pub fn permute(row: &Row, order: &[usize], key_columns: usize) -> (Row, Row) {
 }
 
 fn gather(columns: &[&[u8]], order: &[usize]) -> Row {
-    let length = order.iter().filter_map(|c| columns.get(*c)).map(|c| c.len()).sum();
+    let length = order
+        .iter()
+        .filter_map(|c| columns.get(*c))
+        .map(|c| c.len())
+        .sum();
     let mut out = Vec::with_capacity(length);
-    order.iter().filter_map(|c| columns.get(*c)).for_each(|c| out.extend_from_slice(c));
+    order
+        .iter()
+        .filter_map(|c| columns.get(*c))
+        .for_each(|c| out.extend_from_slice(c));
     Row::from_bytes(out)
 }
 
@@ -129,7 +159,11 @@ pub fn restore_order(key: &[u8], val: &[u8], order: &[usize]) -> Row {
     let mut columns = columns_of(key);
     columns.extend(columns_of(val));
     for column in 0..order.len() {
-        if let Some(value) = order.iter().position(|c| *c == column).and_then(|at| columns.get(at)) {
+        if let Some(value) = order
+            .iter()
+            .position(|c| *c == column)
+            .and_then(|at| columns.get(at))
+        {
             out.extend_from_slice(value);
         }
     }

@@ -9,7 +9,8 @@ use crate::engine::spine::{Diff, RowArranged, RowBuilder, RowSpine, RowTrace, Ti
 use crate::engine::tables::{Rows, arrange_by, arrange_pairs, columns_of, permute, restore_order};
 use crate::functions::Function;
 use crate::ir::{
-    Aggregate, Arg, Atom, Expr, HeadArg, Lattice as Merge, Program, RelId, RelKind, Rule, Term, VarId,
+    Aggregate, Arg, Atom, Expr, HeadArg, Lattice as Merge, Program, RelId, RelKind, Rule, Term,
+    VarId,
 };
 use crate::packed::{self, Row};
 use differential_dataflow::lattice::Lattice;
@@ -81,14 +82,24 @@ impl ViewFlow {
                 let primary = indexes.of(*rel).first();
                 if let Some((id, arranged)) = primary.and_then(|id| imported.get_key_value(id)) {
                     let order = indexes.get(*id).order.clone();
-                    let rows = arranged.clone().as_collection(move |k, v| restore_order(k, v, &order));
+                    let rows = arranged
+                        .clone()
+                        .as_collection(move |k, v| restore_order(k, v, &order));
                     wholes.insert(*rel, rows);
                 }
             }
             let results = if recursive {
                 recursive_views(scope, program, members, indexes, wholes, sink)?
             } else {
-                let mut builder = Builder { scope, program, indexes, imported, wholes, sink: sink.clone(), made: BTreeMap::new() };
+                let mut builder = Builder {
+                    scope,
+                    program,
+                    indexes,
+                    imported,
+                    wholes,
+                    sink: sink.clone(),
+                    made: BTreeMap::new(),
+                };
                 let mut results = Vec::new();
                 for rel in members {
                     results.push((*rel, builder.view(*rel)?));
@@ -105,19 +116,32 @@ impl ViewFlow {
                 }
                 let changes = Rc::clone(&sink.changes);
                 rows.inner
-                    .inspect(move |(row, _, diff)| changes.borrow_mut().push((rel, row.clone(), *diff)))
+                    .inspect(move |(row, _, diff)| {
+                        changes.borrow_mut().push((rel, row.clone(), *diff))
+                    })
                     .probe_with(&probe);
             }
             Ok::<_, (String, String)>(exported)
         })?;
         traces.extend(made);
-        Ok(ViewFlow { members: members.to_vec(), reads: outside, probe, dataflow })
+        Ok(ViewFlow {
+            members: members.to_vec(),
+            reads: outside,
+            probe,
+            dataflow,
+        })
     }
 }
 
 fn rules_of<'a>(program: &'a Program, members: &'a [RelId]) -> impl Iterator<Item = &'a Rule> {
-    program.rules.iter().filter(|r| r.head.action == crate::ir::Action::Derive && members.contains(&r.head.rel))
+    program
+        .rules
+        .iter()
+        .filter(|r| r.head.action == crate::ir::Action::Derive && members.contains(&r.head.rel))
 }
+
+/// Views with their rows.
+type Named<'scope> = Vec<(RelId, Rows<'scope, Tick>)>;
 
 /// Views that depend on one another: a fixpoint in a nested scope.
 fn recursive_views<'scope>(
@@ -127,18 +151,27 @@ fn recursive_views<'scope>(
     indexes: &Indexes,
     outside: BTreeMap<RelId, Rows<'scope, Tick>>,
     sink: &Sink,
-) -> Result<Vec<(RelId, Rows<'scope, Tick>)>, (String, String)> {
+) -> Result<Named<'scope>, (String, String)> {
     scope.iterative::<u64, _, _>(|inner| {
-        let mut wholes: BTreeMap<RelId, Rows<'_, Product<Tick, u64>>> =
-            outside.into_iter().map(|(rel, rows)| (rel, rows.enter(inner))).collect();
+        let mut wholes: BTreeMap<RelId, Rows<'_, Product<Tick, u64>>> = outside
+            .into_iter()
+            .map(|(rel, rows)| (rel, rows.enter(inner)))
+            .collect();
         let mut variables = Vec::new();
         for rel in members {
             let (variable, rows) = Variable::new(inner, Product::new(Default::default(), 1));
             wholes.insert(*rel, rows);
             variables.push((*rel, variable));
         }
-        let mut builder =
-            Builder { scope: inner, program, indexes, imported: BTreeMap::new(), wholes, sink: sink.clone(), made: BTreeMap::new() };
+        let mut builder = Builder {
+            scope: inner,
+            program,
+            indexes,
+            imported: BTreeMap::new(),
+            wholes,
+            sink: sink.clone(),
+            made: BTreeMap::new(),
+        };
         let mut results = Vec::new();
         for (rel, variable) in variables {
             let rows = builder.view(rel)?;
@@ -194,11 +227,14 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
                 .skip(def.key_columns)
                 .map(|c| relation.columns.get(*c).and_then(|x| x.lattice))
                 .collect();
-            let merged = arrange_by(all, &def).reduce_abelian::<_, RowBuilder<T>, RowSpine<T>, _, _>(
-                "Merge",
-                move |_, vals, out| out.push((merge_rows(vals.iter().map(|(v, _)| *v), &merges), 1)),
-                push_updates,
-            );
+            let merged = arrange_by(all, &def)
+                .reduce_abelian::<_, RowBuilder<T>, RowSpine<T>, _, _>(
+                    "Merge",
+                    move |_, vals, out| {
+                        out.push((merge_rows(vals.iter().map(|(v, _)| *v), &merges), 1))
+                    },
+                    push_updates,
+                );
             let order = def.order;
             return Ok(merged.as_collection(move |k, v| restore_order(k, v, &order)));
         }
@@ -213,8 +249,13 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
     }
 
     fn unit(&mut self) -> Bindings<'scope, T> {
-        let one = vec![(Row::default(), T::minimum(), 1)].to_stream(self.scope).as_collection();
-        Bindings { rows: one, layout: Vec::new() }
+        let one = vec![(Row::default(), T::minimum(), 1)]
+            .to_stream(self.scope)
+            .as_collection();
+        Bindings {
+            rows: one,
+            layout: Vec::new(),
+        }
     }
 
     fn body(
@@ -232,11 +273,21 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
         Ok(bindings)
     }
 
-    fn term(&mut self, rule: &Rule, term: &Term, b: Bindings<'scope, T>) -> Result<Bindings<'scope, T>, Failed> {
+    fn term(
+        &mut self,
+        rule: &Rule,
+        term: &Term,
+        b: Bindings<'scope, T>,
+    ) -> Result<Bindings<'scope, T>, Failed> {
         match term {
             Term::Atom(atom) => self.join(rule, atom, b),
             Term::Not(atom) => self.antijoin(rule, atom, b),
-            Term::Agg { var, agg, body, outer } => self.aggregate(rule, *var, agg, body, outer, b),
+            Term::Agg {
+                var,
+                agg,
+                body,
+                outer,
+            } => self.aggregate(rule, *var, agg, body, outer, b),
             Term::Test(_) | Term::Assign(..) | Term::Unnest { .. } => Ok(self.local(rule, term, b)),
         }
     }
@@ -265,8 +316,15 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
             .flat_map(move |(row, time, diff)| {
                 let mut results = Vec::new();
                 let slots = slots_of(row.as_bytes(), &before, width);
-                if let Err(error) = run_local(&term, &slots, &functions, &before, &after, &row, &mut results)
-                    && diff > 0
+                if let Err(error) = run_local(
+                    &term,
+                    &slots,
+                    &functions,
+                    &before,
+                    &after,
+                    &row,
+                    &mut results,
+                ) && diff > 0
                 {
                     errors.borrow_mut().push((name.clone(), error.0));
                 }
@@ -277,7 +335,12 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
     }
 
     /// The arrangement of a relation by these columns, and its column order.
-    fn arranged(&mut self, rule: &Rule, rel: RelId, known: &BTreeSet<usize>) -> Result<(RowArranged<'scope, T>, IndexDef), Failed> {
+    fn arranged(
+        &mut self,
+        rule: &Rule,
+        rel: RelId,
+        known: &BTreeSet<usize>,
+    ) -> Result<(RowArranged<'scope, T>, IndexDef), Failed> {
         if let Some(id) = self.indexes.keyed(rel, known)
             && let Some(arranged) = self.imported.get(&id)
         {
@@ -298,11 +361,19 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
     fn whole(&self, rule: &Rule, rel: RelId) -> Result<Rows<'scope, T>, Failed> {
         self.wholes.get(&rel).cloned().ok_or_else(|| {
             let name = &self.program.relation(rel).name;
-            (rule.name.clone(), format!("a kept view cannot read {name}: it is not stored and not a kept view"))
+            (
+                rule.name.clone(),
+                format!("a kept view cannot read {name}: it is not stored and not a kept view"),
+            )
         })
     }
 
-    fn join(&mut self, rule: &Rule, atom: &Atom, b: Bindings<'scope, T>) -> Result<Bindings<'scope, T>, Failed> {
+    fn join(
+        &mut self,
+        rule: &Rule,
+        atom: &Atom,
+        b: Bindings<'scope, T>,
+    ) -> Result<Bindings<'scope, T>, Failed> {
         let known = known_columns(atom, &b.layout);
         let (right, def) = self.arranged(rule, atom.rel, &known)?;
         let left = arrange_pairs(keyed(b.rows, &b.layout, rule.vars.len(), atom, &def));
@@ -312,17 +383,31 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
         Ok(Bindings { rows, layout })
     }
 
-    fn antijoin(&mut self, rule: &Rule, atom: &Atom, b: Bindings<'scope, T>) -> Result<Bindings<'scope, T>, Failed> {
+    fn antijoin(
+        &mut self,
+        rule: &Rule,
+        atom: &Atom,
+        b: Bindings<'scope, T>,
+    ) -> Result<Bindings<'scope, T>, Failed> {
         let known = known_columns(atom, &b.layout);
         let key: Vec<usize> = known.iter().copied().collect();
-        let def = key_first(atom.rel, &key, self.program.relation(atom.rel).columns.len());
+        let def = key_first(
+            atom.rel,
+            &key,
+            self.program.relation(atom.rel).columns.len(),
+        );
         let (columns, width) = (def.order.clone(), def.key_columns);
-        let present = self.whole(rule, atom.rel)?.map(move |row| permute(&row, &columns, width).0);
+        let present = self
+            .whole(rule, atom.rel)?
+            .map(move |row| permute(&row, &columns, width).0);
         let present = arrange_pairs(distinct(present).map(|k| (k, Row::default())));
         let left = keyed(b.rows.clone(), &b.layout, rule.vars.len(), atom, &def);
         let hit = arrange_pairs(left).join_core(present, |_, binding, _| Some(owned(binding)));
         let rows = b.rows.concat(hit.negate());
-        Ok(Bindings { rows, layout: b.layout })
+        Ok(Bindings {
+            rows,
+            layout: b.layout,
+        })
     }
 
     /// For each distinct combination of the outer variables: the nested body, reduced; nothing gives
@@ -339,10 +424,15 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
         let width = rule.vars.len();
         let shared: Vec<usize> = outer.iter().map(|v| slot(*v)).collect();
         let (layout, pick) = (b.layout.clone(), shared.clone());
-        let paired = b.rows.map(move |row| (project(&row, &layout, width, &pick), row));
+        let paired = b
+            .rows
+            .map(move |row| (project(&row, &layout, width, &pick), row));
         let groups = distinct(paired.clone().map(|(k, _)| k));
         let terms: Vec<&Term> = body.iter().collect();
-        let start = Bindings { rows: groups.clone(), layout: shared.clone() };
+        let start = Bindings {
+            rows: groups.clone(),
+            layout: shared.clone(),
+        };
         let inner = self.body(rule, &terms, start)?;
         let counted = self.contributions(rule, inner, shared, std::slice::from_ref(agg));
         let empty = vec![Acc::new(agg.op)];
@@ -363,7 +453,9 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
             })
         } else {
             add(&mut layout, slot(result));
-            arrange_pairs(paired).join_core(arrange_pairs(results), |_, binding, value| Some(concat(binding, value)))
+            arrange_pairs(paired).join_core(arrange_pairs(results), |_, binding, value| {
+                Some(concat(binding, value))
+            })
         };
         Ok(Bindings { rows, layout })
     }
@@ -398,7 +490,8 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
             .inner
             .flat_map(move |(row, time, diff)| {
                 let slots = slots_of(row.as_bytes(), &layout, width);
-                let both = pack_all(&first, &slots, &functions).and_then(|a| Ok((a, pack_all(&second, &slots, &functions)?)));
+                let both = pack_all(&first, &slots, &functions)
+                    .and_then(|a| Ok((a, pack_all(&second, &slots, &functions)?)));
                 match both {
                     Ok(pair) => Some((pair, time, diff)),
                     Err(error) => {
@@ -431,7 +524,9 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
             }
         }
         if aggs.is_empty() {
-            return self.project_exprs(rule, b, group, Vec::new()).map(|(row, _)| row);
+            return self
+                .project_exprs(rule, b, group, Vec::new())
+                .map(|(row, _)| row);
         }
         let values: Vec<Expr> = aggs.iter().flat_map(|a| a.args.iter().cloned()).collect();
         let pairs = self.project_exprs(rule, b, group, values);
@@ -473,7 +568,11 @@ fn reduce<'scope, T: Timestamp + Lattice>(
         .as_collection(|k, v| (owned(k), owned(v)))
 }
 
-fn contribute(accs: &mut [Acc], aggs: &[Aggregate], vals: &[(&[u8], Diff)]) -> Result<(), crate::functions::EvalError> {
+fn contribute(
+    accs: &mut [Acc],
+    aggs: &[Aggregate],
+    vals: &[(&[u8], Diff)],
+) -> Result<(), crate::functions::EvalError> {
     for (val, times) in vals {
         for _ in 0..*times {
             let mut args = columns_of(val).into_iter();
@@ -515,7 +614,11 @@ fn distinct<'scope, T: Timestamp + Lattice>(rows: Rows<'scope, T>) -> Rows<'scop
         .as_collection(|k, _| owned(k))
 }
 
-fn push_updates<T: Clone>(buffer: &mut Vec<((Row, Row), T, Diff)>, key: &[u8], updates: &mut Vec<(Row, T, Diff)>) {
+fn push_updates<T: Clone>(
+    buffer: &mut Vec<((Row, Row), T, Diff)>,
+    key: &[u8],
+    updates: &mut Vec<(Row, T, Diff)>,
+) {
     buffer.clear();
     buffer.extend(updates.drain(..).map(|(v, t, d)| ((owned(key), v), t, d)));
 }
@@ -529,7 +632,10 @@ pub fn merge_rows<'a>(rows: impl Iterator<Item = &'a [u8]>, merges: &[Option<Mer
                 best.push(value.to_vec());
             }
             // Also with itself: a set is sorted and without repeats.
-            if let (Some(b), Some(merge)) = (best.as_mut_slice().get_mut(i), merges.get(i).copied().flatten()) {
+            if let (Some(b), Some(merge)) = (
+                best.as_mut_slice().get_mut(i),
+                merges.get(i).copied().flatten(),
+            ) {
                 merge_value(b, value, merge);
             }
         }
@@ -544,8 +650,10 @@ pub fn merge_value(best: &mut Vec<u8>, value: &[u8], merge: Merge) {
         Merge::Max | Merge::Or => value > best.as_slice(),
         Merge::Min | Merge::And => value < best.as_slice(),
         Merge::Set => {
-            let union: BTreeSet<Vec<u8>> =
-                packed::list_items(best).chain(packed::list_items(value)).map(<[u8]>::to_vec).collect();
+            let union: BTreeSet<Vec<u8>> = packed::list_items(best)
+                .chain(packed::list_items(value))
+                .map(<[u8]>::to_vec)
+                .collect();
             best.clear();
             packed::begin_list(best);
             union.iter().for_each(|x| best.extend_from_slice(x));
@@ -570,9 +678,8 @@ fn run_local(
 ) -> Result<(), crate::functions::EvalError> {
     match term {
         Term::Test(e) => {
-            if eval::test(e, slots, functions)? {
-                results.push(row.clone());
-            }
+            let holds = eval::test(e, slots, functions)?;
+            results.extend(holds.then(|| row.clone()));
         }
         Term::Assign(v, e) => {
             let mut value = Vec::new();
@@ -587,14 +694,19 @@ fn run_local(
             let mut bytes = Vec::new();
             eval::eval(list, slots, functions)?.write(&mut bytes);
             if !packed::is_list(&bytes) {
-                return Err(crate::functions::EvalError("unnesting what is no list".to_string()));
+                return Err(crate::functions::EvalError(
+                    "unnesting what is no list".to_string(),
+                ));
             }
             for (i, element) in packed::list_items(&bytes).enumerate() {
                 let mut number = Vec::new();
                 packed::pack_int(i64::try_from(i).unwrap_or(i64::MAX), &mut number);
                 let mut out = row.as_bytes().to_vec();
                 let mut matches = true;
-                let given = [(pos.map(slot), number.as_slice()), (Some(slot(*item)), element)];
+                let given = [
+                    (pos.map(slot), number.as_slice()),
+                    (Some(slot(*item)), element),
+                ];
                 let mut fresh: Vec<(usize, &[u8])> = Vec::new();
                 for (at, value) in given {
                     let Some(at) = at else { continue };
@@ -618,7 +730,11 @@ fn run_local(
     Ok(())
 }
 
-fn pack_all(exprs: &[Expr], slots: &Vec<&[u8]>, functions: &[Function]) -> Result<Row, crate::functions::EvalError> {
+fn pack_all(
+    exprs: &[Expr],
+    slots: &Vec<&[u8]>,
+    functions: &[Function],
+) -> Result<Row, crate::functions::EvalError> {
     let mut out = Vec::new();
     for e in exprs {
         eval::eval(e, slots, functions)?.write(&mut out);
@@ -686,8 +802,12 @@ fn keyed<'scope, T: Timestamp + Lattice>(
     def: &IndexDef,
 ) -> VecCollection<'scope, T, (Row, Row), Diff> {
     let layout = layout.to_vec();
-    let key: Vec<Arg> =
-        def.order.iter().take(def.key_columns).filter_map(|c| atom.args.get(*c).cloned()).collect();
+    let key: Vec<Arg> = def
+        .order
+        .iter()
+        .take(def.key_columns)
+        .filter_map(|c| atom.args.get(*c).cloned())
+        .collect();
     rows.map(move |row| {
         let slots = slots_of(row.as_bytes(), &layout, width);
         let mut out = Vec::new();
@@ -718,7 +838,12 @@ fn known_columns(atom: &Atom, layout: &[usize]) -> BTreeSet<usize> {
 fn key_first(rel: RelId, key: &[usize], columns: usize) -> IndexDef {
     let mut order = key.to_vec();
     order.extend((0..columns).filter(|c| !key.contains(c)));
-    IndexDef { rel, order, key_columns: key.len(), unique_width: columns }
+    IndexDef {
+        rel,
+        order,
+        key_columns: key.len(),
+        unique_width: columns,
+    }
 }
 
 fn slots_of<'a>(row: &'a [u8], layout: &[usize], width: usize) -> Vec<&'a [u8]> {
@@ -736,7 +861,12 @@ fn slots_of<'a>(row: &'a [u8], layout: &[usize], width: usize) -> Vec<&'a [u8]> 
 
 fn project(row: &Row, layout: &[usize], width: usize, pick: &[usize]) -> Row {
     let slots = slots_of(row.as_bytes(), layout, width);
-    Row::from_bytes(pick.iter().map(|s| slots.slot(*s)).collect::<Vec<_>>().concat())
+    Row::from_bytes(
+        pick.iter()
+            .map(|s| slots.slot(*s))
+            .collect::<Vec<_>>()
+            .concat(),
+    )
 }
 
 fn slot(v: VarId) -> usize {
@@ -762,7 +892,11 @@ fn concat(a: &[u8], b: &[u8]) -> Row {
 }
 
 /// What joins in views need of arrangements.
-pub fn join_needs(program: &Program, kept: impl Fn(RelId) -> bool, note: &mut dyn FnMut(RelId, BTreeSet<usize>)) {
+pub fn join_needs(
+    program: &Program,
+    kept: impl Fn(RelId) -> bool,
+    note: &mut dyn FnMut(RelId, BTreeSet<usize>),
+) {
     for rule in &program.rules {
         if rule.head.action == crate::ir::Action::Derive && kept(rule.head.rel) {
             let mut bound = BTreeSet::new();
@@ -772,8 +906,15 @@ pub fn join_needs(program: &Program, kept: impl Fn(RelId) -> bool, note: &mut dy
     }
 }
 
-fn note_joins(program: &Program, terms: &[&Term], bound: &mut BTreeSet<VarId>, note: &mut dyn FnMut(RelId, BTreeSet<usize>)) {
-    let Ok(ordered) = order::order_terms(program, &Indexes::default(), terms, bound) else { return };
+fn note_joins(
+    program: &Program,
+    terms: &[&Term],
+    bound: &mut BTreeSet<VarId>,
+    note: &mut dyn FnMut(RelId, BTreeSet<usize>),
+) {
+    let Ok(ordered) = order::order_terms(program, &Indexes::default(), terms, bound) else {
+        return;
+    };
     for term in ordered {
         match term {
             Term::Atom(a) => {

@@ -20,7 +20,10 @@ pub fn extend(program: &Program, rule: &Rule, functions: &[Function]) -> (Progra
     for rel in &lazy {
         let mut copy = program.relation(*rel).clone();
         copy.name = format!("${}_{}", copy.name, extended.relations.len());
-        copy.kind = RelKind::View { kept: true, invariant: false };
+        copy.kind = RelKind::View {
+            kept: true,
+            invariant: false,
+        };
         let id = push(&mut extended, copy);
         renamed.insert(*rel, id);
         made.push(id);
@@ -30,7 +33,12 @@ pub fn extend(program: &Program, rule: &Rule, functions: &[Function]) -> (Progra
             extended.rules.push(rename(rule, &renamed));
         }
     }
-    let facts: Vec<_> = program.facts.iter().filter(|f| lazy.contains(&f.rel)).cloned().collect();
+    let facts: Vec<_> = program
+        .facts
+        .iter()
+        .filter(|f| lazy.contains(&f.rel))
+        .cloned()
+        .collect();
     for mut fact in facts {
         if let Some(id) = renamed.get(&fact.rel) {
             fact.rel = *id;
@@ -38,11 +46,18 @@ pub fn extend(program: &Program, rule: &Rule, functions: &[Function]) -> (Progra
         }
     }
     let columns = (0..rule.head.args.len())
-        .map(|i| Column { name: format!("c{i}"), ty: Type::Any, lattice: None })
+        .map(|i| Column {
+            name: format!("c{i}"),
+            ty: Type::Any,
+            lattice: None,
+        })
         .collect::<Vec<_>>();
     let answer = Relation {
         name: format!("$watch_{}", extended.relations.len()),
-        kind: RelKind::View { kept: true, invariant: false },
+        kind: RelKind::View {
+            kept: true,
+            invariant: false,
+        },
         keys: (0..columns.len()).collect(),
         columns,
         location: None,

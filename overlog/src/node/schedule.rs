@@ -2,7 +2,9 @@
 
 use crate::api::RunError;
 use crate::engine::plan::order::{self, order_terms};
-use crate::engine::plan::{EventRule, Indexes, Planner, Strata, bound_columns, graph, indexes::Need};
+use crate::engine::plan::{
+    EventRule, Indexes, Planner, Strata, bound_columns, graph, indexes::Need,
+};
 use crate::engine::views::join_needs;
 use crate::ir::{Action, Atom, HeadArg, Program, RelId, RelKind, Rule, RuleId, Term, VarId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +39,11 @@ impl Schedule {
         let indexes = Indexes::choose(program, &needs);
         let strata = graph::event_strata(program);
         let mut event_indexes = BTreeMap::new();
-        let mut planner = Planner { program, indexes: &indexes, event_indexes: &mut event_indexes };
+        let mut planner = Planner {
+            program,
+            indexes: &indexes,
+            event_indexes: &mut event_indexes,
+        };
         let mut plans: Vec<EventRule> = Vec::new();
         let mut triggers = vec![Vec::new(); program.relations.len()];
         let mut of_component = vec![Vec::new(); strata.components.len()];
@@ -45,7 +51,10 @@ impl Schedule {
             let plan = planner.event_rule(id, rule)?;
             if plan.events.is_empty() {
                 let reason = "it has no event that triggers it".to_string();
-                return Err(RunError::Plan { rule: rule.name.clone(), reason });
+                return Err(RunError::Plan {
+                    rule: rule.name.clone(),
+                    reason,
+                });
             }
             let at = plans.len();
             for rel in plan.events.iter().collect::<BTreeSet<_>>() {
@@ -54,14 +63,20 @@ impl Schedule {
                 }
             }
             if rule.head.action == Action::Emit
-                && let Some(list) = strata.of.get(&rule.head.rel).and_then(|c| of_component.get_mut(*c))
+                && let Some(list) = strata
+                    .of
+                    .get(&rule.head.rel)
+                    .and_then(|c| of_component.get_mut(*c))
             {
                 list.push(at);
             }
             plans.push(plan);
         }
         let mut read = BTreeSet::new();
-        program.rules.iter().for_each(|r| graph::reads(&r.body, &mut read));
+        program
+            .rules
+            .iter()
+            .for_each(|r| graph::reads(&r.body, &mut read));
         let sys = |name: &str| program.find(name).filter(|r| read.contains(r));
         let schedule = Schedule {
             plans,
@@ -104,7 +119,15 @@ fn invariants(program: &Program) -> Vec<(RelId, String)> {
         .relations
         .iter()
         .enumerate()
-        .filter(|(_, r)| matches!(r.kind, RelKind::View { invariant: true, .. }))
+        .filter(|(_, r)| {
+            matches!(
+                r.kind,
+                RelKind::View {
+                    invariant: true,
+                    ..
+                }
+            )
+        })
         .filter_map(|(i, r)| Some((RelId(u32::try_from(i).ok()?), r.name.clone())))
         .collect()
 }
@@ -119,18 +142,32 @@ fn needs(program: &Program) -> Result<Needs, RunError> {
             let mut bound = BTreeSet::new();
             let driver = Term::Atom(atom.clone());
             order::binds(&driver, &mut bound);
-            let rest: Vec<&Term> =
-                rule.body.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, t)| t).collect();
+            let rest: Vec<&Term> = rule
+                .body
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| *i != at)
+                .map(|(_, t)| t)
+                .collect();
             note(program, rule, &rest, &mut bound, &mut needs)?;
             note_delete(rule, &mut needs);
         }
     }
-    for rule in program.rules.iter().filter(|r| r.head.action == Action::Derive) {
-        let lazy = matches!(program.relation(rule.head.rel).kind, RelKind::View { kept: false, .. });
+    for rule in program
+        .rules
+        .iter()
+        .filter(|r| r.head.action == Action::Derive)
+    {
+        let lazy = matches!(
+            program.relation(rule.head.rel).kind,
+            RelKind::View { kept: false, .. }
+        );
         if lazy {
             // With its first variable known: how views on demand are mostly asked.
             for arg in &rule.head.args {
-                let HeadArg::Expr(crate::ir::Expr::Var(v)) = arg else { continue };
+                let HeadArg::Expr(crate::ir::Expr::Var(v)) = arg else {
+                    continue;
+                };
                 let terms: Vec<&Term> = rule.body.iter().collect();
                 note(program, rule, &terms, &mut BTreeSet::from([*v]), &mut needs)?;
             }
@@ -138,7 +175,11 @@ fn needs(program: &Program) -> Result<Needs, RunError> {
     }
     let kept = |rel| matches!(program.relation(rel).kind, RelKind::View { kept: true, .. });
     join_needs(program, kept, &mut |rel, known| {
-        needs.entry(rel).or_default().insert(Need { known, ranged: None, join: true });
+        needs.entry(rel).or_default().insert(Need {
+            known,
+            ranged: None,
+            join: true,
+        });
     });
     Ok(needs)
 }
@@ -150,14 +191,24 @@ fn note(
     bound: &mut BTreeSet<VarId>,
     needs: &mut Needs,
 ) -> Result<(), RunError> {
-    let ordered = order_terms(program, &Indexes::default(), terms, bound)
-        .map_err(|reason| RunError::Plan { rule: rule.name.clone(), reason })?;
+    let ordered = order_terms(program, &Indexes::default(), terms, bound).map_err(|reason| {
+        RunError::Plan {
+            rule: rule.name.clone(),
+            reason,
+        }
+    })?;
     for term in ordered {
         match term {
             Term::Atom(a) | Term::Not(a) => note_atom(program, a, bound, terms, needs),
             Term::Agg { body, .. } => {
                 let mut inner = bound.clone();
-                note(program, rule, &body.iter().collect::<Vec<_>>(), &mut inner, needs)?;
+                note(
+                    program,
+                    rule,
+                    &body.iter().collect::<Vec<_>>(),
+                    &mut inner,
+                    needs,
+                )?;
             }
             _ => {}
         }
@@ -166,7 +217,13 @@ fn note(
     Ok(())
 }
 
-fn note_atom(program: &Program, atom: &Atom, bound: &BTreeSet<VarId>, all: &[&Term], needs: &mut Needs) {
+fn note_atom(
+    program: &Program,
+    atom: &Atom,
+    bound: &BTreeSet<VarId>,
+    all: &[&Term],
+    needs: &mut Needs,
+) {
     let stored = match program.relation(atom.rel).kind {
         RelKind::Table(_) => true,
         RelKind::View { kept, .. } => kept,
@@ -175,7 +232,11 @@ fn note_atom(program: &Program, atom: &Atom, bound: &BTreeSet<VarId>, all: &[&Te
     let known = bound_columns(atom, bound);
     let ranged = order::ranged_column(atom, bound, all);
     if stored && (!known.is_empty() || ranged.is_some()) {
-        needs.entry(atom.rel).or_default().insert(Need { known, ranged, join: false });
+        needs.entry(atom.rel).or_default().insert(Need {
+            known,
+            ranged,
+            join: false,
+        });
     }
 }
 
@@ -192,6 +253,10 @@ fn note_delete(rule: &Rule, needs: &mut Needs) {
         .map(|(c, _)| c)
         .collect();
     if !known.is_empty() {
-        needs.entry(rule.head.rel).or_default().insert(Need { known, ranged: None, join: false });
+        needs.entry(rule.head.rel).or_default().insert(Need {
+            known,
+            ranged: None,
+            join: false,
+        });
     }
 }

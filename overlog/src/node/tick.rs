@@ -36,11 +36,18 @@ struct Agenda {
 
 impl Node {
     /// Runs one tick. `undo` gets what it changed.
-    pub(super) fn tick(&mut self, events: Pending, time: Time, undo: &mut Vec<Delta>) -> Result<Done, RunError> {
+    pub(super) fn tick(
+        &mut self,
+        events: Pending,
+        time: Time,
+        undo: &mut Vec<Delta>,
+    ) -> Result<Done, RunError> {
         let mut done = Done::default();
         self.ticks += 1;
         let number = i64::try_from(self.ticks).unwrap_or(i64::MAX);
-        self.state.set_tick(&Row::new(&[number, time.wall_ns, time.mono_ns].map(Value::Int)));
+        self.state.set_tick(&Row::new(
+            &[number, time.wall_ns, time.mono_ns].map(Value::Int),
+        ));
         self.state.set_limit(self.options.max_rows);
         let mut agenda = Agenda::default();
         for (rel, rows) in events {
@@ -68,14 +75,28 @@ impl Node {
             return false;
         }
         if first {
-            for at in self.schedule.triggers.get(rel.0 as usize).into_iter().flatten() {
-                let Some(plan) = plan(&self.schedule, *at) else { continue };
-                if !plan.events.iter().all(|e| self.state.event(*e).is_some_and(|r| !r.rows().is_empty())) {
+            for at in self
+                .schedule
+                .triggers
+                .get(rel.0 as usize)
+                .into_iter()
+                .flatten()
+            {
+                let Some(plan) = plan(&self.schedule, *at) else {
+                    continue;
+                };
+                if !plan
+                    .events
+                    .iter()
+                    .all(|e| self.state.event(*e).is_some_and(|r| !r.rows().is_empty()))
+                {
                     continue;
                 }
                 let rule = self.program.rules.get(plan.rule.0 as usize);
                 match rule.filter(|r| r.head.action == Action::Emit) {
-                    Some(rule) => agenda.components.extend(self.schedule.strata.of.get(&rule.head.rel)),
+                    Some(rule) => agenda
+                        .components
+                        .extend(self.schedule.strata.of.get(&rule.head.rel)),
                     None => {
                         agenda.last.insert(*at);
                     }
@@ -91,9 +112,16 @@ impl Node {
                 self.recursive(component, agenda, done)?;
                 continue;
             }
-            let plans = self.schedule.of_component.get(component).cloned().unwrap_or_default();
+            let plans = self
+                .schedule
+                .of_component
+                .get(component)
+                .cloned()
+                .unwrap_or_default();
             for at in plans {
-                let Some((rel, found)) = self.fire(at, None, done)? else { continue };
+                let Some((rel, found)) = self.fire(at, None, done)? else {
+                    continue;
+                };
                 self.emit(rel, &found, agenda);
             }
         }
@@ -102,21 +130,41 @@ impl Node {
 
     /// Semi-naive evaluation: each round reads only what the round before brought, once for each
     /// atom that reads the component.
-    fn recursive(&mut self, component: usize, agenda: &mut Agenda, done: &mut Done) -> Result<(), RunError> {
-        let members = self.schedule.strata.components.get(component).cloned().unwrap_or_default();
-        let plans = self.schedule.of_component.get(component).cloned().unwrap_or_default();
+    fn recursive(
+        &mut self,
+        component: usize,
+        agenda: &mut Agenda,
+        done: &mut Done,
+    ) -> Result<(), RunError> {
+        let members = self
+            .schedule
+            .strata
+            .components
+            .get(component)
+            .cloned()
+            .unwrap_or_default();
+        let plans = self
+            .schedule
+            .of_component
+            .get(component)
+            .cloned()
+            .unwrap_or_default();
         let size = |node: &Node, rel: RelId| node.state.event(rel).map_or(0, |e| e.rows().len());
         let mut seen: Vec<usize> = vec![0; members.len()];
         let mut first = true;
         loop {
             let sizes: Vec<usize> = members.iter().map(|m| size(self, *m)).collect();
             for at in &plans {
-                let Some(rule) = plan(&self.schedule, *at) else { continue };
+                let Some(rule) = plan(&self.schedule, *at) else {
+                    continue;
+                };
                 let drivers: Vec<(usize, usize)> = rule
                     .drivers
                     .iter()
                     .enumerate()
-                    .filter_map(|(d, driven)| Some((d, members.iter().position(|m| *m == driven.rel)?)))
+                    .filter_map(|(d, driven)| {
+                        Some((d, members.iter().position(|m| *m == driven.rel)?))
+                    })
                     .collect();
                 if drivers.is_empty() {
                     if first && let Some((rel, found)) = self.fire(*at, None, done)? {
@@ -127,7 +175,10 @@ impl Node {
                 for (driver, member) in drivers {
                     let from = seen.get(member).copied().unwrap_or_default();
                     let to = sizes.get(member).copied().unwrap_or_default();
-                    if from < to && let Some((rel, found)) = self.fire(*at, Some((driver, from, to)), done)? {
+                    if from < to
+                        && let Some((rel, found)) =
+                            self.fire(*at, Some((driver, from, to)), done)?
+                    {
                         self.emit(rel, &found, agenda);
                     }
                 }
@@ -154,29 +205,64 @@ impl Node {
         part: Option<(usize, usize, usize)>,
         done: &mut Done,
     ) -> Result<Option<(RelId, Found)>, RunError> {
-        let Some(plan) = self.schedule.plans.get(at) else { return Ok(None) };
-        let Some(rule) = self.program.rules.get(plan.rule.0 as usize) else { return Ok(None) };
+        let Some(plan) = self.schedule.plans.get(at) else {
+            return Ok(None);
+        };
+        let Some(rule) = self.program.rules.get(plan.rule.0 as usize) else {
+            return Ok(None);
+        };
         let size = |d: &Driven| self.state.event(d.rel).map_or(0, |e| e.rows().len());
-        if plan.events.iter().any(|e| self.state.event(*e).is_none_or(|r| r.rows().is_empty())) {
+        if plan
+            .events
+            .iter()
+            .any(|e| self.state.event(*e).is_none_or(|r| r.rows().is_empty()))
+        {
             return Ok(None);
         }
         let chosen = match part {
             Some((driver, from, to)) => plan.drivers.get(driver).map(|d| (d, from, to)),
-            None => plan.drivers.iter().min_by_key(|d| size(d)).map(|d| (d, 0, size(d))),
+            None => plan
+                .drivers
+                .iter()
+                .min_by_key(|d| size(d))
+                .map(|d| (d, 0, size(d))),
         };
-        let Some((driven, from, to)) = chosen else { return Ok(None) };
+        let Some((driven, from, to)) = chosen else {
+            return Ok(None);
+        };
         let mut found = Found::default();
-        let outcome = drive(&self.state, &mut self.machine, &self.program, plan, rule, driven, (from, to), &mut found);
+        let outcome = drive(
+            &self.state,
+            &mut self.machine,
+            &self.program,
+            plan,
+            rule,
+            driven,
+            (from, to),
+            &mut found,
+        );
         finish_groups(&self.program, rule, &mut found);
-        done.errors.extend(std::mem::take(&mut found.errors).into_iter().map(|m| (rule.name.clone(), m)));
+        done.errors.extend(
+            std::mem::take(&mut found.errors)
+                .into_iter()
+                .map(|m| (rule.name.clone(), m)),
+        );
         if found.count > 0 {
             done.fired.insert(rule.name.clone());
         }
         done.rows += found.count;
         if outcome == Err(Stop::Limit) || done.rows > self.options.max_rows {
-            let rules = done.fired.iter().cloned().chain([rule.name.clone()]).collect::<BTreeSet<_>>();
+            let rules = done
+                .fired
+                .iter()
+                .cloned()
+                .chain([rule.name.clone()])
+                .collect::<BTreeSet<_>>();
             let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(RunError::Limit { limit: format!("{} rows in a tick", self.options.max_rows), rules });
+            return Err(RunError::Limit {
+                limit: format!("{} rows in a tick", self.options.max_rows),
+                rules,
+            });
         }
         if let Err(Stop::View(why)) = outcome {
             done.errors.insert((rule.name.clone(), why));
@@ -186,8 +272,12 @@ impl Node {
 
     /// A rule whose head is no event of this tick.
     fn effect(&mut self, at: usize, done: &mut Done) -> Result<(), RunError> {
-        let Some((rel, found)) = self.fire(at, None, done)? else { return Ok(()) };
-        let Some(rule) = plan(&self.schedule, at).and_then(|p| self.program.rules.get(p.rule.0 as usize)) else {
+        let Some((rel, found)) = self.fire(at, None, done)? else {
+            return Ok(());
+        };
+        let Some(rule) =
+            plan(&self.schedule, at).and_then(|p| self.program.rules.get(p.rule.0 as usize))
+        else {
             return Ok(());
         };
         let relation = self.program.relation(rel);
@@ -207,7 +297,8 @@ impl Node {
             Action::Update => {
                 let order = &self.state.primary(rel).order;
                 for (key, sets) in found.sets {
-                    done.changes.update(rel, in_order(&key, &relation.keys, order), sets);
+                    done.changes
+                        .update(rel, in_order(&key, &relation.keys, order), sets);
                 }
             }
             Action::Next if Some(rel) == self.schedule.violation_event => {
@@ -217,7 +308,8 @@ impl Node {
                         let name = name.as_ref().and_then(Value::as_bytes).unwrap_or_default();
                         let columns: Vec<&[u8]> = packed::list_items(columns).collect();
                         let row = Row::from_bytes(columns.concat());
-                        done.violations.insert((String::from_utf8_lossy(name).into_owned(), row));
+                        done.violations
+                            .insert((String::from_utf8_lossy(name).into_owned(), row));
                     }
                 }
             }
@@ -229,7 +321,9 @@ impl Node {
             Action::Send => {
                 let location = relation.location;
                 for row in found.rows.iter() {
-                    let to = location.and_then(|c| columns_of(row).get(c).copied()).and_then(|b| packed::unpack(b, 0));
+                    let to = location
+                        .and_then(|c| columns_of(row).get(c).copied())
+                        .and_then(|b| packed::unpack(b, 0));
                     let row = Row::from_bytes(row.to_vec());
                     match to {
                         Some((to, _)) if to != self.options.me => {
@@ -250,9 +344,16 @@ impl Node {
     fn watch(&self, rel: RelId, what: char, row: &[u8], done: &mut Done) {
         for watch in self.program.watches.iter().filter(|w| w.rel == rel) {
             if watch.flags.is_empty() || watch.flags.contains(what) {
-                let values: Vec<String> = packed::unpack_all(row).iter().map(Value::to_string).collect();
+                let values: Vec<String> = packed::unpack_all(row)
+                    .iter()
+                    .map(Value::to_string)
+                    .collect();
                 let name = &self.program.relation(rel).name;
-                done.watch.push(format!("{} {what} {name}({})", self.ticks, values.join(", ")));
+                done.watch.push(format!(
+                    "{} {what} {name}({})",
+                    self.ticks,
+                    values.join(", ")
+                ));
             }
         }
     }
@@ -262,14 +363,31 @@ impl Node {
         if self.program.watches.is_empty() {
             return;
         }
-        for rel in self.program.watches.iter().map(|w| w.rel).collect::<BTreeSet<_>>() {
-            let now = self.state.event(rel).into_iter().flat_map(|e| e.rows().iter());
+        for rel in self
+            .program
+            .watches
+            .iter()
+            .map(|w| w.rel)
+            .collect::<BTreeSet<_>>()
+        {
+            let now = self
+                .state
+                .event(rel)
+                .into_iter()
+                .flat_map(|e| e.rows().iter());
             let mut rows: Vec<Row> = now.map(|r| Row::from_bytes(r.to_vec())).collect();
             rows.extend(done.next.get(&rel).into_iter().flatten().cloned());
             rows.sort_unstable();
-            rows.iter().for_each(|row| self.watch(rel, 'i', row.as_bytes(), done));
-            let sent: Vec<Row> = done.messages.iter().filter(|m| m.rel == rel).map(|m| m.row.clone()).collect();
-            sent.iter().for_each(|row| self.watch(rel, 's', row.as_bytes(), done));
+            rows.iter()
+                .for_each(|row| self.watch(rel, 'i', row.as_bytes(), done));
+            let sent: Vec<Row> = done
+                .messages
+                .iter()
+                .filter(|m| m.rel == rel)
+                .map(|m| m.row.clone())
+                .collect();
+            sent.iter()
+                .for_each(|row| self.watch(rel, 's', row.as_bytes(), done));
         }
     }
 
@@ -277,8 +395,14 @@ impl Node {
         let mut wanted = self.options.observe.clone();
         wanted.sort_unstable();
         for rel in wanted {
-            let Some(events) = self.state.event(rel) else { continue };
-            let mut rows: Vec<Row> = events.rows().iter().map(|r| Row::from_bytes(r.to_vec())).collect();
+            let Some(events) = self.state.event(rel) else {
+                continue;
+            };
+            let mut rows: Vec<Row> = events
+                .rows()
+                .iter()
+                .map(|r| Row::from_bytes(r.to_vec()))
+                .collect();
             rows.sort_unstable();
             done.observed.extend(rows.into_iter().map(|row| (rel, row)));
         }
@@ -295,11 +419,30 @@ impl Node {
             return Ok(());
         }
         let mut scan = Scan::new();
-        let applied = changes.apply(|rel| self.program.relation(rel), |rel, key| self.state.stored(rel, key, &mut scan));
+        let applied = changes.apply(
+            |rel| self.program.relation(rel),
+            |rel, key| self.state.stored(rel, key, &mut scan),
+        );
         let name = |rel: RelId| self.program.relation(rel).name.clone();
-        done.conflicts.extend(applied.conflicts.into_iter().map(|(rel, w, l)| (name(rel), w, l)));
-        let rule_name = |at: usize| self.program.rules.get(at).map(|r| r.name.clone()).unwrap_or_default();
-        done.errors.extend(applied.errors.into_iter().map(|(rule, m)| (rule_name(rule), m)));
+        done.conflicts.extend(
+            applied
+                .conflicts
+                .into_iter()
+                .map(|(rel, w, l)| (name(rel), w, l)),
+        );
+        let rule_name = |at: usize| {
+            self.program
+                .rules
+                .get(at)
+                .map(|r| r.name.clone())
+                .unwrap_or_default()
+        };
+        done.errors.extend(
+            applied
+                .errors
+                .into_iter()
+                .map(|(rule, m)| (rule_name(rule), m)),
+        );
         self.state.change(&applied.deltas)?;
         let (views, errors) = self.state.take_view_changes();
         done.errors.extend(errors);
@@ -328,7 +471,9 @@ fn drive(
     (from, to): (usize, usize),
     found: &mut Found,
 ) -> Result<(), Stop> {
-    let Some(events) = state.event(driven.rel) else { return Ok(()) };
+    let Some(events) = state.event(driven.rel) else {
+        return Ok(());
+    };
     machine.prepare(plan.slots);
     for at in from..to {
         if !machine.bind_row(&driven.cols, events.rows().get(at)) {
@@ -387,7 +532,13 @@ fn delete(
 }
 
 /// Adds one binding to the rows of the head.
-fn head(program: &Program, plan: &EventRule, rule: &Rule, m: &Machine, found: &mut Found) -> Result<(), String> {
+fn head(
+    program: &Program,
+    plan: &EventRule,
+    rule: &Rule,
+    m: &Machine,
+    found: &mut Found,
+) -> Result<(), String> {
     if plan.grouped {
         return group(program, rule, m, found);
     }
@@ -412,7 +563,12 @@ fn head(program: &Program, plan: &EventRule, rule: &Rule, m: &Machine, found: &m
     Ok(())
 }
 
-fn update(program: &Program, plan: &EventRule, rule: &Rule, m: &Machine) -> Result<(Row, Vec<Set>), String> {
+fn update(
+    program: &Program,
+    plan: &EventRule,
+    rule: &Rule,
+    m: &Machine,
+) -> Result<(Row, Vec<Set>), String> {
     let relation = program.relation(rule.head.rel);
     let mut columns: Vec<Vec<u8>> = vec![Vec::new(); rule.head.args.len()];
     let mut sets = Vec::new();
@@ -423,14 +579,21 @@ fn update(program: &Program, plan: &EventRule, rule: &Rule, m: &Machine) -> Resu
             HeadArg::Any | HeadArg::Agg(_) => continue,
         };
         let mut value = Vec::new();
-        eval(e, m.slots(), &program.functions).map_err(|e| e.0)?.write(&mut value);
+        eval(e, m.slots(), &program.functions)
+            .map_err(|e| e.0)?
+            .write(&mut value);
         check_type(program, rule, column, &value)?;
         if relation.keys.contains(&column) {
             if let Some(c) = columns.get_mut(column) {
                 *c = value;
             }
         } else {
-            sets.push(Set { column, add, value, rule: plan.rule.0 as usize });
+            sets.push(Set {
+                column,
+                add,
+                value,
+                rule: plan.rule.0 as usize,
+            });
         }
     }
     Ok((key_row(relation.keys.as_slice(), &columns), sets))
@@ -439,36 +602,77 @@ fn update(program: &Program, plan: &EventRule, rule: &Rule, m: &Machine) -> Resu
 /// Key columns given in ascending order, in the primary arrangement's.
 fn in_order(key: &Row, keys: &[usize], order: &[usize]) -> Row {
     let columns = columns_of(key.as_bytes());
-    let place = |c: &usize| keys.iter().position(|k| k == c).and_then(|at| columns.get(at)).copied();
-    Row::from_bytes(order.iter().take(keys.len()).filter_map(place).collect::<Vec<_>>().concat())
+    let place = |c: &usize| {
+        keys.iter()
+            .position(|k| k == c)
+            .and_then(|at| columns.get(at))
+            .copied()
+    };
+    Row::from_bytes(
+        order
+            .iter()
+            .take(keys.len())
+            .filter_map(place)
+            .collect::<Vec<_>>()
+            .concat(),
+    )
 }
 
 /// Key columns, ascending.
 fn key_row(keys: &[usize], columns: &[Vec<u8>]) -> Row {
-    Row::from_bytes(keys.iter().filter_map(|k| columns.get(*k)).flatten().copied().collect())
+    Row::from_bytes(
+        keys.iter()
+            .filter_map(|k| columns.get(*k))
+            .flatten()
+            .copied()
+            .collect(),
+    )
 }
 
 fn check_type(program: &Program, rule: &Rule, column: usize, value: &[u8]) -> Result<(), String> {
     let relation = program.relation(rule.head.rel);
-    let Some(declared) = relation.columns.get(column) else { return Ok(()) };
+    let Some(declared) = relation.columns.get(column) else {
+        return Ok(());
+    };
     if declared.ty == Type::Any || packed::type_of(value) == Some(declared.ty) {
         return Ok(());
     }
-    let value = packed::unpack(value, 0).map(|(v, _)| v.to_string()).unwrap_or_default();
-    Err(format!("{}: column {} is {}, the value is {value}", relation.name, declared.name, declared.ty.name()))
+    let value = packed::unpack(value, 0)
+        .map(|(v, _)| v.to_string())
+        .unwrap_or_default();
+    Err(format!(
+        "{}: column {} is {}, the value is {value}",
+        relation.name,
+        declared.name,
+        declared.ty.name()
+    ))
 }
 
 fn group(program: &Program, rule: &Rule, m: &Machine, found: &mut Found) -> Result<(), String> {
     let mut key = Vec::new();
     for arg in &rule.head.args {
         if let HeadArg::Expr(e) | HeadArg::Add(e) = arg {
-            eval(e, m.slots(), &program.functions).map_err(|e| e.0)?.write(&mut key);
+            eval(e, m.slots(), &program.functions)
+                .map_err(|e| e.0)?
+                .write(&mut key);
         }
     }
-    let aggs = || rule.head.args.iter().filter_map(|a| if let HeadArg::Agg(agg) = a { Some(agg) } else { None });
-    let accs = found.groups.entry(key).or_insert_with(|| aggs().map(|a| Acc::new(a.op)).collect());
+    let aggs = || {
+        rule.head.args.iter().filter_map(|a| {
+            if let HeadArg::Agg(agg) = a {
+                Some(agg)
+            } else {
+                None
+            }
+        })
+    };
+    let accs = found
+        .groups
+        .entry(key)
+        .or_insert_with(|| aggs().map(|a| Acc::new(a.op)).collect());
     for (acc, agg) in accs.iter_mut().zip(aggs()) {
-        acc.add(agg, m.slots(), &program.functions).map_err(|e| e.0)?;
+        acc.add(agg, m.slots(), &program.functions)
+            .map_err(|e| e.0)?;
     }
     Ok(())
 }
@@ -516,7 +720,9 @@ fn finish_groups(program: &Program, rule: &Rule, found: &mut Found) {
 
 fn finish_group(program: &Program, rule: &Rule, columns: &[(&HeadArg, &[u8])], found: &mut Found) {
     if rule.head.action != Action::Update {
-        columns.iter().for_each(|(_, v)| found.rows.writer().extend_from_slice(v));
+        columns
+            .iter()
+            .for_each(|(_, v)| found.rows.writer().extend_from_slice(v));
         found.rows.seal();
         return;
     }
@@ -526,7 +732,12 @@ fn finish_group(program: &Program, rule: &Rule, columns: &[(&HeadArg, &[u8])], f
         .iter()
         .enumerate()
         .filter(|(c, (_, v))| !keys.contains(c) && !v.is_empty())
-        .map(|(column, (arg, v))| Set { column, add: matches!(arg, HeadArg::Add(_)), value: v.to_vec(), rule: 0 })
+        .map(|(column, (arg, v))| Set {
+            column,
+            add: matches!(arg, HeadArg::Add(_)),
+            value: v.to_vec(),
+            rule: 0,
+        })
         .collect();
     found.sets.push((key_row(keys, &values), sets));
 }

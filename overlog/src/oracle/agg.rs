@@ -23,15 +23,38 @@ pub(super) fn aggregate(op: AggOp, contributions: &[Vec<Value>]) -> Result<Optio
             items.sort();
             Value::list(items)
         }
-        AggOp::Set => Value::list(first().cloned().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()),
+        AggOp::Set => Value::list(
+            first()
+                .cloned()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect::<Vec<_>>(),
+        ),
         AggOp::ArgMin => return Ok(first().zip(second()).min().map(|(_, y)| y.clone())),
         AggOp::ArgMax => return Ok(first().zip(second()).max().map(|(_, y)| y.clone())),
         AggOp::Top | AggOp::Least => {
-            let items: Vec<Value> = second().cloned().collect::<BTreeSet<_>>().into_iter().collect();
-            let wanted = first().max().map_or(Ok(0), |n| n.as_int().ok_or_else(|| format!("{n} is not a number of rows")))?;
+            let items: Vec<Value> = second()
+                .cloned()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect();
+            let wanted = first().max().map_or(Ok(0), |n| {
+                n.as_int()
+                    .ok_or_else(|| format!("{n} is not a number of rows"))
+            })?;
             let wanted = usize::try_from(wanted.max(0)).unwrap_or(usize::MAX);
-            let skipped = if op == AggOp::Top { items.len().saturating_sub(wanted) } else { 0 };
-            Value::list(items.into_iter().skip(skipped).take(wanted).collect::<Vec<_>>())
+            let skipped = if op == AggOp::Top {
+                items.len().saturating_sub(wanted)
+            } else {
+                0
+            };
+            Value::list(
+                items
+                    .into_iter()
+                    .skip(skipped)
+                    .take(wanted)
+                    .collect::<Vec<_>>(),
+            )
         }
     };
     Ok(Some(value))
@@ -40,7 +63,9 @@ pub(super) fn aggregate(op: AggOp, contributions: &[Vec<Value>]) -> Result<Optio
 /// The sum of ints or of floats.
 pub(super) fn sum(items: &[&Value]) -> Result<Value, String> {
     match total(items)? {
-        Total::Ints(n) => i64::try_from(n).map(Value::Int).map_err(|_| format!("the sum {n} overflows")),
+        Total::Ints(n) => i64::try_from(n)
+            .map(Value::Int)
+            .map_err(|_| format!("the sum {n} overflows")),
         Total::Floats(x) => Ok(Value::float(x)),
     }
 }

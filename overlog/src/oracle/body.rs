@@ -26,7 +26,11 @@ pub(super) struct Binding {
 
 impl Binding {
     pub(super) fn new(vars: usize) -> Binding {
-        Binding { vars: vec![None; vars], errors: Vec::new(), notes: Vec::new() }
+        Binding {
+            vars: vec![None; vars],
+            errors: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// Binds the variable, or compares if it is bound.
@@ -96,7 +100,12 @@ impl Solver<'_> {
                     }
                     Err(why) => b.fail(why),
                 },
-                Term::Agg { var, agg, body, outer } => match self.nested(agg, body, outer, &mut b) {
+                Term::Agg {
+                    var,
+                    agg,
+                    body,
+                    outer,
+                } => match self.nested(agg, body, outer, &mut b) {
                     Ok(Some(value)) if b.unify(*var, value.clone()) => {}
                     Ok(_) => return,
                     Err(why) => b.fail(why),
@@ -120,15 +129,23 @@ impl Solver<'_> {
                 }
                 Term::Unnest { list, .. } => ready(list, vars).then_some(2),
                 Term::Atom(atom) => {
-                    let fixed = atom.args.iter().filter(|a| fixed(a, vars).is_some()).count();
+                    let fixed = atom
+                        .args
+                        .iter()
+                        .filter(|a| fixed(a, vars).is_some())
+                        .count();
                     Some(3 + (rel(self.world, atom.rel).rows.len() >> (2 * fixed).min(60)))
                 }
-                Term::Agg { outer, .. } => {
-                    outer.iter().all(|v| lookup(*v, vars).is_some()).then_some(usize::MAX)
-                }
+                Term::Agg { outer, .. } => outer
+                    .iter()
+                    .all(|v| lookup(*v, vars).is_some())
+                    .then_some(usize::MAX),
             }
         };
-        let costs = pending.iter().enumerate().filter_map(|(i, t)| Some((cost(t)?, i)));
+        let costs = pending
+            .iter()
+            .enumerate()
+            .filter_map(|(i, t)| Some((cost(t)?, i)));
         costs.min().map(|(_, i)| i)
     }
 
@@ -142,22 +159,38 @@ impl Solver<'_> {
                 values.push(v.clone());
             }
         }
-        rel(self.world, atom.rel).matching(&columns, &values).into_iter().filter_map(move |row| {
-            let mut next = b.clone();
-            let same = atom.args.iter().zip(row.iter()).all(|(arg, value)| match arg {
-                Arg::Var(v) => next.unify(*v, value.clone()),
-                Arg::Const(_) | Arg::Any => true,
-            });
-            same.then_some(next)
-        })
+        rel(self.world, atom.rel)
+            .matching(&columns, &values)
+            .into_iter()
+            .filter_map(move |row| {
+                let mut next = b.clone();
+                let same = atom
+                    .args
+                    .iter()
+                    .zip(row.iter())
+                    .all(|(arg, value)| match arg {
+                        Arg::Var(v) => next.unify(*v, value.clone()),
+                        Arg::Const(_) | Arg::Any => true,
+                    });
+                same.then_some(next)
+            })
     }
 
     fn elements(&self, list: &Expr, vars: &Vars) -> Result<Vec<Value>, String> {
         let value = eval(list, vars, self.functions)?;
-        value.as_list().map(<[Value]>::to_vec).ok_or_else(|| format!("{value} is not a list"))
+        value
+            .as_list()
+            .map(<[Value]>::to_vec)
+            .ok_or_else(|| format!("{value} is not a list"))
     }
 
-    fn nested(&self, agg: &Aggregate, body: &[Term], outer: &[VarId], b: &mut Binding) -> Result<Option<Value>, String> {
+    fn nested(
+        &self,
+        agg: &Aggregate,
+        body: &[Term],
+        outer: &[VarId],
+        b: &mut Binding,
+    ) -> Result<Option<Value>, String> {
         let mut start = Binding::new(b.vars.len());
         for v in outer {
             if let Some(value) = lookup(*v, &b.vars) {
@@ -172,7 +205,10 @@ impl Solver<'_> {
                 notes.extend(inner.errors.iter().cloned());
                 return;
             }
-            let args = agg.args.iter().map(|e| eval(e, &inner.vars, self.functions));
+            let args = agg
+                .args
+                .iter()
+                .map(|e| eval(e, &inner.vars, self.functions));
             match args.collect::<Result<Vec<_>, _>>() {
                 Ok(args) => contributions.push(args),
                 Err(why) => notes.push(why),

@@ -34,7 +34,9 @@ pub(super) fn apply(
 ) -> BTreeSet<Tuple> {
     let deleted = |row: &Tuple| wanted.deletes.iter().any(|pattern| matches(pattern, row));
     let kept = stored.iter().filter(|row| !deleted(row));
-    let mut rows: ByKey = kept.map(|row| (project(row, &relation.keys), row.to_vec())).collect();
+    let mut rows: ByKey = kept
+        .map(|row| (project(row, &relation.keys), row.to_vec()))
+        .collect();
     insert(relation, &wanted.inserts, &mut rows, conflicts);
     update(relation, &wanted.updates, &mut rows, conflicts, errors);
     rows.into_values().map(Tuple::from).collect()
@@ -47,7 +49,12 @@ fn matches(pattern: &[Cell], row: &[Value]) -> bool {
     })
 }
 
-fn insert(relation: &Relation, inserts: &BTreeSet<Tuple>, rows: &mut ByKey, conflicts: &mut Conflicts) {
+fn insert(
+    relation: &Relation,
+    inserts: &BTreeSet<Tuple>,
+    rows: &mut ByKey,
+    conflicts: &mut Conflicts,
+) {
     if relation.has_lattice() {
         merge_rows(relation, inserts.iter(), rows);
         return;
@@ -68,7 +75,11 @@ fn insert(relation: &Relation, inserts: &BTreeSet<Tuple>, rows: &mut ByKey, conf
 }
 
 /// Merges rows into those with their keys, column by column.
-pub(super) fn merge_rows<'a>(relation: &Relation, more: impl Iterator<Item = &'a Tuple>, rows: &mut ByKey) {
+pub(super) fn merge_rows<'a>(
+    relation: &Relation,
+    more: impl Iterator<Item = &'a Tuple>,
+    rows: &mut ByKey,
+) {
     for row in more {
         let key = project(row, &relation.keys);
         let old = rows.get(&key).cloned().unwrap_or_else(|| row.to_vec());
@@ -89,8 +100,18 @@ fn merge(lattice: Lattice, a: &Value, b: &Value) -> Value {
         Lattice::Or => Value::Bool(*a == Value::Bool(true) || *b == Value::Bool(true)),
         Lattice::And => Value::Bool(*a == Value::Bool(true) && *b == Value::Bool(true)),
         Lattice::Set => {
-            let items = a.as_list().unwrap_or_default().iter().chain(b.as_list().unwrap_or_default());
-            Value::list(items.cloned().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>())
+            let items = a
+                .as_list()
+                .unwrap_or_default()
+                .iter()
+                .chain(b.as_list().unwrap_or_default());
+            Value::list(
+                items
+                    .cloned()
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect::<Vec<_>>(),
+            )
         }
     }
 }
@@ -103,11 +124,25 @@ struct ColumnUpdate {
     adders: BTreeSet<String>,
 }
 
-fn update(relation: &Relation, updates: &[(String, Vec<Cell>)], rows: &mut ByKey, conflicts: &mut Conflicts, errors: &mut Errors) {
+fn update(
+    relation: &Relation,
+    updates: &[(String, Vec<Cell>)],
+    rows: &mut ByKey,
+    conflicts: &mut Conflicts,
+    errors: &mut Errors,
+) {
     let mut by_cell: BTreeMap<(Vec<Value>, usize), ColumnUpdate> = BTreeMap::new();
     for (rule, cells) in updates {
-        let key: Vec<Value> = relation.keys.iter().filter_map(|k| is(cells.get(*k)?)).collect();
-        for (c, cell) in cells.iter().enumerate().filter(|(c, _)| !relation.keys.contains(c)) {
+        let key: Vec<Value> = relation
+            .keys
+            .iter()
+            .filter_map(|k| is(cells.get(*k)?))
+            .collect();
+        for (c, cell) in cells
+            .iter()
+            .enumerate()
+            .filter(|(c, _)| !relation.keys.contains(c))
+        {
             let entry = by_cell.entry((key.clone(), c)).or_default();
             match cell {
                 Cell::Is(v) => {
@@ -123,10 +158,17 @@ fn update(relation: &Relation, updates: &[(String, Vec<Cell>)], rows: &mut ByKey
     }
     for ((key, c), wanted) in by_cell {
         let lattice = relation.columns.get(c).and_then(|column| column.lattice);
-        let Some(slot) = rows.get_mut(&key).and_then(|row| row.get_mut(c)) else { continue };
+        let Some(slot) = rows.get_mut(&key).and_then(|row| row.get_mut(c)) else {
+            continue;
+        };
         match (lattice, wanted.values.last()) {
             (_, None) => {}
-            (Some(lattice), Some(_)) => *slot = wanted.values.iter().fold(slot.clone(), |a, b| merge(lattice, &a, b)),
+            (Some(lattice), Some(_)) => {
+                *slot = wanted
+                    .values
+                    .iter()
+                    .fold(slot.clone(), |a, b| merge(lattice, &a, b))
+            }
             (None, Some(greatest)) => {
                 *slot = greatest.clone();
                 for loser in wanted.values.iter().filter(|v| *v != greatest) {

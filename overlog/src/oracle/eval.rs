@@ -28,10 +28,15 @@ pub(super) fn eval(e: &Expr, vars: &Vars, functions: &[Function]) -> Result<Valu
     let go = |x: &Expr| eval(x, vars, functions);
     match e {
         Expr::Const(v) => Ok(v.clone()),
-        Expr::Var(v) => lookup(*v, vars).cloned().ok_or_else(|| "a variable is not bound".to_owned()),
+        Expr::Var(v) => lookup(*v, vars)
+            .cloned()
+            .ok_or_else(|| "a variable is not bound".to_owned()),
         Expr::Unary(UnaryOp::Not, x) => Ok(Value::Bool(!truth(&go(x)?)?)),
         Expr::Unary(UnaryOp::Neg, x) => match go(x)? {
-            Value::Int(i) => i.checked_neg().map(Value::Int).ok_or_else(|| format!("-({i}) overflows")),
+            Value::Int(i) => i
+                .checked_neg()
+                .map(Value::Int)
+                .ok_or_else(|| format!("-({i}) overflows")),
             Value::Float(f) => Ok(Value::float(-f)),
             other => Err(format!("-{other}: not a number")),
         },
@@ -45,18 +50,23 @@ pub(super) fn eval(e: &Expr, vars: &Vars, functions: &[Function]) -> Result<Valu
                 go(y)
             }
         }
-        Expr::List(items) => Ok(Value::list(items.iter().map(go).collect::<Result<Vec<_>, _>>()?)),
+        Expr::List(items) => Ok(Value::list(
+            items.iter().map(go).collect::<Result<Vec<_>, _>>()?,
+        )),
         Expr::Index(list, at) => {
             let (list, at) = (go(list)?, go(at)?);
             let (Some(items), Some(i)) = (list.as_list(), at.as_int()) else {
                 return Err(format!("{list}[{at}]: not a list and an int"));
             };
             let item = usize::try_from(i).ok().and_then(|i| items.get(i));
-            item.cloned().ok_or_else(|| format!("{list}[{at}]: no such element"))
+            item.cloned()
+                .ok_or_else(|| format!("{list}[{at}]: no such element"))
         }
         Expr::Call(f, args) => {
             let args = args.iter().map(go).collect::<Result<Vec<_>, _>>()?;
-            let function = functions.get(f.0 as usize).ok_or_else(|| "no such function".to_owned())?;
+            let function = functions
+                .get(f.0 as usize)
+                .ok_or_else(|| "no such function".to_owned())?;
             for (arg, ty) in args.iter().zip(&function.args) {
                 if !ty.admits(arg) {
                     return Err(format!("{}: {arg} is not {}", function.name, ty.name()));
@@ -69,7 +79,8 @@ pub(super) fn eval(e: &Expr, vars: &Vars, functions: &[Function]) -> Result<Valu
 
 /// A condition's value.
 pub(super) fn truth(v: &Value) -> Result<bool, String> {
-    v.as_bool().ok_or_else(|| format!("{v} is neither true nor false"))
+    v.as_bool()
+        .ok_or_else(|| format!("{v} is neither true nor false"))
 }
 
 fn binary(op: BinaryOp, x: &Value, y: &Value) -> Result<Value, String> {
@@ -102,7 +113,9 @@ fn ints(op: BinaryOp, a: i64, b: i64) -> Result<Value, String> {
         BinaryOp::Div => a.checked_div(b),
         _ => a.checked_rem(b),
     };
-    exact.map(Value::Int).ok_or_else(|| format!("overflow of {a} and {b}"))
+    exact
+        .map(Value::Int)
+        .ok_or_else(|| format!("overflow of {a} and {b}"))
 }
 
 fn floats(op: BinaryOp, a: f64, b: f64) -> Result<Value, String> {

@@ -14,7 +14,10 @@ pub struct ExactSum {
 
 impl Default for ExactSum {
     fn default() -> ExactSum {
-        ExactSum { limbs: [0; LIMBS], infinite_or_nan: None }
+        ExactSum {
+            limbs: [0; LIMBS],
+            infinite_or_nan: None,
+        }
     }
 }
 
@@ -28,7 +31,11 @@ impl ExactSum {
         let bits = x.to_bits();
         let exponent = ((bits >> 52) & 0x7ff) as usize;
         let fraction = i128::from(bits & ((1 << 52) - 1));
-        let (mantissa, shift) = if exponent == 0 { (fraction, 0) } else { (fraction | (1 << 52), exponent - 1) };
+        let (mantissa, shift) = if exponent == 0 {
+            (fraction, 0)
+        } else {
+            (fraction | (1 << 52), exponent - 1)
+        };
         let signed = if bits >> 63 == 1 { -mantissa } else { mantissa };
         if let Some(limb) = self.limbs.get_mut(shift / LIMB) {
             // 53 bits moved by less than 32: below 2^85, so 2^42 additions fit.
@@ -46,9 +53,15 @@ impl ExactSum {
             let d = digits.get(top).copied().unwrap_or(0);
             top * LIMB + (LIMB - d.leading_zeros() as usize)
         });
-        let bit = |i: usize| digits.get(i / LIMB).is_some_and(|d| (d >> (i % LIMB)) & 1 == 1);
+        let bit = |i: usize| {
+            digits
+                .get(i / LIMB)
+                .is_some_and(|d| (d >> (i % LIMB)) & 1 == 1)
+        };
         let low = width.saturating_sub(53);
-        let mut mantissa = (low..width).rev().fold(0_u64, |m, i| (m << 1) | u64::from(bit(i)));
+        let mut mantissa = (low..width)
+            .rev()
+            .fold(0_u64, |m, i| (m << 1) | u64::from(bit(i)));
         if low > 0 && bit(low - 1) {
             let above_half = (0..low - 1).any(bit);
             if above_half || mantissa & 1 == 1 {
@@ -118,7 +131,10 @@ mod tests {
         assert_eq!(sum(&[1.0, 1e100, 1.0, -1e100]), 2.0);
         assert_eq!(sum(&[-1.5, 0.25]), -1.25);
         assert_eq!(sum(&[5e-324, 5e-324]), 1e-323);
-        assert_eq!(sum(&[f64::MIN_POSITIVE, -5e-324]), f64::MIN_POSITIVE - 5e-324);
+        assert_eq!(
+            sum(&[f64::MIN_POSITIVE, -5e-324]),
+            f64::MIN_POSITIVE - 5e-324
+        );
         assert_eq!(sum(&[1.0, f64::EPSILON / 2.0]), 1.0);
         assert_eq!(sum(&[1.0, f64::EPSILON / 2.0, 5e-324]), 1.0 + f64::EPSILON);
         assert!(sum(&[f64::INFINITY, f64::NEG_INFINITY]).is_nan());

@@ -22,7 +22,12 @@ pub(super) enum Cell {
 }
 
 /// The rows of a head that names every column.
-pub(super) fn tuples(program: &Program, rule: &Rule, solver: &Solver<'_>, errors: &mut Errors) -> BTreeSet<Tuple> {
+pub(super) fn tuples(
+    program: &Program,
+    rule: &Rule,
+    solver: &Solver<'_>,
+    errors: &mut Errors,
+) -> BTreeSet<Tuple> {
     let mut out = BTreeSet::new();
     for cells in heads(program, rule, solver, errors) {
         let values = cells.into_iter().filter_map(|cell| match cell {
@@ -35,7 +40,12 @@ pub(super) fn tuples(program: &Program, rule: &Rule, solver: &Solver<'_>, errors
 }
 
 /// The head for each binding (as often as it is found), or for each group if it has aggregates.
-pub(super) fn heads(program: &Program, rule: &Rule, solver: &Solver<'_>, errors: &mut Errors) -> Vec<Vec<Cell>> {
+pub(super) fn heads(
+    program: &Program,
+    rule: &Rule,
+    solver: &Solver<'_>,
+    errors: &mut Errors,
+) -> Vec<Vec<Cell>> {
     let mut messages = BTreeSet::new();
     let mut report = |why: String| {
         messages.insert((rule.name.clone(), why));
@@ -44,7 +54,10 @@ pub(super) fn heads(program: &Program, rule: &Rule, solver: &Solver<'_>, errors:
     let mut plain: Vec<Vec<Cell>> = Vec::new();
     let mut groups: BTreeMap<Vec<Cell>, Vec<Vec<Vec<Value>>>> = BTreeMap::new();
     solver.solve(&rule.body, Binding::new(rule.vars.len()), &mut |b| {
-        b.notes.iter().chain(&b.errors).for_each(|why| report(why.clone()));
+        b.notes
+            .iter()
+            .chain(&b.errors)
+            .for_each(|why| report(why.clone()));
         if !b.errors.is_empty() {
             return;
         }
@@ -52,13 +65,21 @@ pub(super) fn heads(program: &Program, rule: &Rule, solver: &Solver<'_>, errors:
             Err(why) => report(why),
             Ok((group, _)) if aggregates.is_empty() => plain.push(group),
             Ok((group, args)) => {
-                let columns = groups.entry(group).or_insert_with(|| vec![Vec::new(); aggregates.len()]);
-                columns.iter_mut().zip(args).for_each(|(column, a)| column.push(a));
+                let columns = groups
+                    .entry(group)
+                    .or_insert_with(|| vec![Vec::new(); aggregates.len()]);
+                columns
+                    .iter_mut()
+                    .zip(args)
+                    .for_each(|(column, a)| column.push(a));
             }
         }
     });
     for (group, columns) in groups {
-        let results = aggregates.iter().zip(&columns).map(|(agg, column)| aggregate(agg.op, column));
+        let results = aggregates
+            .iter()
+            .zip(&columns)
+            .map(|(agg, column)| aggregate(agg.op, column));
         match results.collect::<Result<Option<Vec<_>>, _>>() {
             Ok(Some(results)) => plain.push(fill(rule, group, results)),
             Ok(None) => {}
@@ -86,7 +107,12 @@ fn as_aggregate(arg: &HeadArg) -> Option<&Aggregate> {
 /// The cells that are no aggregates, and the arguments of each aggregate.
 type Contribution = (Vec<Cell>, Vec<Vec<Value>>);
 
-fn contribution(rule: &Rule, aggregates: &[&Aggregate], b: &Binding, functions: &[Function]) -> Result<Contribution, String> {
+fn contribution(
+    rule: &Rule,
+    aggregates: &[&Aggregate],
+    b: &Binding,
+    functions: &[Function],
+) -> Result<Contribution, String> {
     let value = |e| eval(e, &b.vars, functions);
     let mut group = Vec::new();
     for arg in &rule.head.args {
@@ -97,7 +123,9 @@ fn contribution(rule: &Rule, aggregates: &[&Aggregate], b: &Binding, functions: 
             HeadArg::Agg(_) => {}
         }
     }
-    let args = aggregates.iter().map(|agg| agg.args.iter().map(value).collect::<Result<Vec<_>, _>>());
+    let args = aggregates
+        .iter()
+        .map(|agg| agg.args.iter().map(value).collect::<Result<Vec<_>, _>>());
     Ok((group, args.collect::<Result<Vec<_>, _>>()?))
 }
 
@@ -115,9 +143,16 @@ fn fill(rule: &Rule, group: Vec<Cell>, results: Vec<Value>) -> Vec<Cell> {
 fn mismatch(program: &Program, rule: &Rule, cells: &[Cell]) -> Option<String> {
     let relation = program.relations.get(rule.head.rel.0 as usize)?;
     for (cell, column) in cells.iter().zip(&relation.columns) {
-        let (Cell::Is(v) | Cell::Add(v)) = cell else { continue };
+        let (Cell::Is(v) | Cell::Add(v)) = cell else {
+            continue;
+        };
         if !column.ty.admits(v) {
-            return Some(format!("{}: column {} is {}, the value is {v}", relation.name, column.name, column.ty.name()));
+            return Some(format!(
+                "{}: column {} is {}, the value is {v}",
+                relation.name,
+                column.name,
+                column.ty.name()
+            ));
         }
     }
     None

@@ -24,7 +24,10 @@ pub(super) struct Rel {
 
 impl Rel {
     pub(super) fn new(rows: BTreeSet<Tuple>) -> Rc<Rel> {
-        Rc::new(Rel { rows, memo: RefCell::default() })
+        Rc::new(Rel {
+            rows,
+            memo: RefCell::default(),
+        })
     }
 
     /// Rows that have these values in these columns (ascending).
@@ -36,10 +39,15 @@ impl Rel {
         let index = known.unwrap_or_else(|| {
             let mut index = Index::new();
             for row in &self.rows {
-                index.entry(project(row, columns)).or_default().push(row.clone());
+                index
+                    .entry(project(row, columns))
+                    .or_default()
+                    .push(row.clone());
             }
             let index = Rc::new(index);
-            self.memo.borrow_mut().insert(columns.to_vec(), index.clone());
+            self.memo
+                .borrow_mut()
+                .insert(columns.to_vec(), index.clone());
             index
         });
         index.get(values).cloned().unwrap_or_default()
@@ -48,7 +56,10 @@ impl Rel {
 
 /// The values of some columns.
 pub(super) fn project(row: &[Value], columns: &[usize]) -> Vec<Value> {
-    columns.iter().filter_map(|c| row.get(*c).cloned()).collect()
+    columns
+        .iter()
+        .filter_map(|c| row.get(*c).cloned())
+        .collect()
 }
 
 /// The relation's rows.

@@ -24,7 +24,9 @@ pub(super) fn reads(body: &[Term]) -> Vec<(RelId, bool)> {
         match term {
             Term::Atom(atom) => out.push((atom.rel, true)),
             Term::Not(atom) => out.push((atom.rel, false)),
-            Term::Agg { body, .. } => out.extend(reads(body).into_iter().map(|(rel, _)| (rel, false))),
+            Term::Agg { body, .. } => {
+                out.extend(reads(body).into_iter().map(|(rel, _)| (rel, false)))
+            }
             Term::Test(_) | Term::Assign(..) | Term::Unnest { .. } => {}
         }
     }
@@ -34,17 +36,31 @@ pub(super) fn reads(body: &[Term]) -> Vec<(RelId, bool)> {
 /// What a rule reads, as [`reads`]; an aggregate in the head makes all of it not positive.
 fn rule_reads(rule: &Rule) -> Vec<(RelId, bool)> {
     let aggregates = rule.head.args.iter().any(|a| matches!(a, HeadArg::Agg(_)));
-    reads(&rule.body).into_iter().map(|(rel, positive)| (rel, positive && !aggregates)).collect()
+    reads(&rule.body)
+        .into_iter()
+        .map(|(rel, positive)| (rel, positive && !aggregates))
+        .collect()
 }
 
 /// Components of the heads that rules with this action make, each after those it reads. `Err`: a rule in a cycle
 /// through negation or aggregation.
-pub(super) fn components(program: &Program, action: Action, heads: &BTreeSet<RelId>) -> Result<Vec<Component>, RuleId> {
-    let rules: Vec<(RuleId, &Rule)> =
-        (0..).map(RuleId).zip(&program.rules).filter(|(_, r)| r.head.action == action).collect();
-    let mut below: BTreeMap<RelId, BTreeSet<RelId>> = heads.iter().map(|h| (*h, BTreeSet::new())).collect();
+pub(super) fn components(
+    program: &Program,
+    action: Action,
+    heads: &BTreeSet<RelId>,
+) -> Result<Vec<Component>, RuleId> {
+    let rules: Vec<(RuleId, &Rule)> = (0..)
+        .map(RuleId)
+        .zip(&program.rules)
+        .filter(|(_, r)| r.head.action == action)
+        .collect();
+    let mut below: BTreeMap<RelId, BTreeSet<RelId>> =
+        heads.iter().map(|h| (*h, BTreeSet::new())).collect();
     for (_, rule) in &rules {
-        let read = rule_reads(rule).into_iter().map(|(rel, _)| rel).filter(|rel| heads.contains(rel));
+        let read = rule_reads(rule)
+            .into_iter()
+            .map(|(rel, _)| rel)
+            .filter(|rel| heads.contains(rel));
         below.entry(rule.head.rel).or_default().extend(read);
     }
     let reach = closure(&below);
@@ -54,12 +70,18 @@ pub(super) fn components(program: &Program, action: Action, heads: &BTreeSet<Rel
     while done.len() < below.len() {
         let before = done.len();
         for head in below.keys() {
-            let same = |other: &RelId| other == head || (reaches(head, other) && reaches(other, head));
-            let Some(reached) = reach.get(head) else { continue };
+            let same =
+                |other: &RelId| other == head || (reaches(head, other) && reaches(other, head));
+            let Some(reached) = reach.get(head) else {
+                continue;
+            };
             if done.contains(head) || !reached.iter().all(|r| done.contains(r) || same(r)) {
                 continue;
             }
-            let mut component = Component { heads: below.keys().filter(|h| same(h)).copied().collect(), ..Component::default() };
+            let mut component = Component {
+                heads: below.keys().filter(|h| same(h)).copied().collect(),
+                ..Component::default()
+            };
             for (id, rule) in &rules {
                 if !component.heads.contains(&rule.head.rel) {
                     continue;

@@ -32,7 +32,12 @@ pub(super) struct Done {
 }
 
 impl Node {
-    pub(super) fn tick(&self, state: &mut State, events: Events, time: Time) -> Result<Done, RunError> {
+    pub(super) fn tick(
+        &self,
+        state: &mut State,
+        events: Events,
+        time: Time,
+    ) -> Result<Done, RunError> {
         let mut done = Done::default();
         state.ticks += 1;
         self.set_sys_tick(state, time)?;
@@ -43,7 +48,12 @@ impl Node {
             self.fixpoint(component, &mut state.world, &mut done)?;
         }
         for id in &self.options.observe {
-            done.observed.extend(rel(&state.world, *id).rows.iter().map(|row| (*id, row.clone())));
+            done.observed.extend(
+                rel(&state.world, *id)
+                    .rows
+                    .iter()
+                    .map(|row| (*id, row.clone())),
+            );
         }
         let wanted = self.effects(&state.world, &mut done)?;
         self.end(state, &wanted, &mut done)?;
@@ -52,21 +62,44 @@ impl Node {
 
     /// Views that read the clock follow it at the start of the tick.
     fn set_sys_tick(&self, state: &mut State, time: Time) -> Result<(), RunError> {
-        let clocks = ids(&self.program).filter(|id| self.program.relation(*id).kind == RelKind::Tick);
+        let clocks =
+            ids(&self.program).filter(|id| self.program.relation(*id).kind == RelKind::Tick);
         let mut changed: BTreeSet<RelId> = clocks.collect();
         let tick = i64::try_from(state.ticks).unwrap_or(i64::MAX);
         let row = [tick, time.wall_ns, time.mono_ns].map(Value::Int);
         for id in &changed {
-            put(&mut state.world, *id, BTreeSet::from([Tuple::from(row.as_slice())]));
+            put(
+                &mut state.world,
+                *id,
+                BTreeSet::from([Tuple::from(row.as_slice())]),
+            );
         }
-        self.views.refresh(&self.program, &mut state.world, &mut changed, &mut state.view_errors, self.options.max_rows)
+        self.views.refresh(
+            &self.program,
+            &mut state.world,
+            &mut changed,
+            &mut state.view_errors,
+            self.options.max_rows,
+        )
     }
 
-    fn fixpoint(&self, component: &Component, world: &mut World, done: &mut Done) -> Result<(), RunError> {
+    fn fixpoint(
+        &self,
+        component: &Component,
+        world: &mut World,
+        done: &mut Done,
+    ) -> Result<(), RunError> {
         loop {
             let mut moved = false;
-            for rule in component.rules.iter().filter_map(|id| rule_of(&self.program, *id)) {
-                let solver = Solver { world, functions: &self.program.functions };
+            for rule in component
+                .rules
+                .iter()
+                .filter_map(|id| rule_of(&self.program, *id))
+            {
+                let solver = Solver {
+                    world,
+                    functions: &self.program.functions,
+                };
                 let found = tuples(&self.program, rule, &solver, &mut done.errors);
                 let mut rows = rel(world, rule.head.rel).rows.clone();
                 let before = rows.len();
@@ -99,7 +132,10 @@ impl Node {
     /// Everything but events of this tick.
     fn effects(&self, world: &World, done: &mut Done) -> Result<AllWanted, RunError> {
         let mut wanted = AllWanted::new();
-        let solver = Solver { world, functions: &self.program.functions };
+        let solver = Solver {
+            world,
+            functions: &self.program.functions,
+        };
         for rule in &self.program.rules {
             let head = rule.head.rel;
             let rows = match rule.head.action {
@@ -111,7 +147,9 @@ impl Node {
                     if rule.head.action == Action::Delete {
                         table.deletes.extend(cells);
                     } else {
-                        table.updates.extend(cells.into_iter().map(|c| (rule.name.clone(), c)));
+                        table
+                            .updates
+                            .extend(cells.into_iter().map(|c| (rule.name.clone(), c)));
                     }
                     n
                 }
@@ -120,7 +158,9 @@ impl Node {
                     let n = found.len();
                     match rule.head.action {
                         Action::Insert => wanted.entry(head).or_default().inserts.extend(found),
-                        Action::Next if Some(head) == self.sys_violation => self.violations(found, done),
+                        Action::Next if Some(head) == self.sys_violation => {
+                            self.violations(found, done)
+                        }
                         Action::Next => done.next.entry(head).or_default().extend(found),
                         _ => self.send(head, found, done),
                     }
@@ -135,8 +175,10 @@ impl Node {
     fn violations(&self, found: BTreeSet<Tuple>, done: &mut Done) {
         for row in found {
             if let [name, columns] = &row[..] {
-                let name = String::from_utf8_lossy(name.as_bytes().unwrap_or_default()).into_owned();
-                done.violations.insert((name, columns.as_list().unwrap_or_default().to_vec()));
+                let name =
+                    String::from_utf8_lossy(name.as_bytes().unwrap_or_default()).into_owned();
+                done.violations
+                    .insert((name, columns.as_list().unwrap_or_default().to_vec()));
             }
         }
     }
@@ -146,7 +188,11 @@ impl Node {
         for row in found {
             match location.and_then(|c| row.get(c)) {
                 Some(to) if *to != self.options.me => {
-                    done.messages.insert(Message { to: to.clone(), rel: event, row: Row::new(&row) });
+                    done.messages.insert(Message {
+                        to: to.clone(),
+                        rel: event,
+                        row: Row::new(&row),
+                    });
                 }
                 _ => {
                     done.next.entry(event).or_default().insert(row);
@@ -163,10 +209,21 @@ impl Node {
                 put(&mut state.world, id, BTreeSet::new());
             }
         }
-        self.views.refresh(&self.program, &mut state.world, &mut changed, &mut state.view_errors, self.options.max_rows)?;
+        self.views.refresh(
+            &self.program,
+            &mut state.world,
+            &mut changed,
+            &mut state.view_errors,
+            self.options.max_rows,
+        )?;
         for (component, errors) in &state.view_errors {
             let known = state.reported.get(component);
-            done.errors.extend(errors.iter().filter(|e| known.is_none_or(|k| !k.contains(*e))).cloned());
+            done.errors.extend(
+                errors
+                    .iter()
+                    .filter(|e| known.is_none_or(|k| !k.contains(*e)))
+                    .cloned(),
+            );
         }
         state.reported = state.view_errors.clone();
         for (id, of, insert) in &self.edges {
@@ -183,12 +240,23 @@ impl Node {
         Ok(())
     }
 
-    pub(super) fn change_tables(&self, world: &mut World, wanted: &AllWanted, done: &mut Done) -> BTreeSet<RelId> {
+    pub(super) fn change_tables(
+        &self,
+        world: &mut World,
+        wanted: &AllWanted,
+        done: &mut Done,
+    ) -> BTreeSet<RelId> {
         let mut changed = BTreeSet::new();
         for (id, wanted) in wanted {
             let relation = self.program.relation(*id);
             let stored = &rel(world, *id).rows;
-            let rows = apply(relation, stored, wanted, &mut done.conflicts, &mut done.errors);
+            let rows = apply(
+                relation,
+                stored,
+                wanted,
+                &mut done.conflicts,
+                &mut done.errors,
+            );
             if rows != *stored {
                 changed.insert(*id);
                 put(world, *id, rows);
@@ -200,15 +268,28 @@ impl Node {
     /// Errors, conflicts and violations are events of the next tick, if a rule reads them.
     pub(super) fn report(&self, done: &mut Done) {
         let text = |s: &String| Value::str(s);
-        let errors = done.errors.iter().map(|(rule, message)| Tuple::from([text(rule), text(message)]));
+        let errors = done
+            .errors
+            .iter()
+            .map(|(rule, message)| Tuple::from([text(rule), text(message)]));
         let conflicts = done.conflicts.iter().map(|(table, winner, loser)| {
-            Tuple::from([text(table), Value::list(winner.clone()), Value::list(loser.clone())])
+            Tuple::from([
+                text(table),
+                Value::list(winner.clone()),
+                Value::list(loser.clone()),
+            ])
         });
-        let violations =
-            done.violations.iter().map(|(name, row)| Tuple::from([text(name), Value::list(row.clone())]));
+        let violations = done
+            .violations
+            .iter()
+            .map(|(name, row)| Tuple::from([text(name), Value::list(row.clone())]));
         let (errors, conflicts): (Vec<_>, Vec<_>) = (errors.collect(), conflicts.collect());
         let violations: Vec<_> = violations.collect();
-        for (name, rows) in [("sys_error", errors), ("sys_conflict", conflicts), ("sys_violation", violations)] {
+        for (name, rows) in [
+            ("sys_error", errors),
+            ("sys_conflict", conflicts),
+            ("sys_violation", violations),
+        ] {
             if let Some(id) = self.program.find(name)
                 && self.read.contains(&id)
                 && !rows.is_empty()
@@ -222,7 +303,9 @@ impl Node {
     pub(super) fn facts(&self, new: bool) -> AllWanted {
         let mut wanted = AllWanted::new();
         for fact in &self.program.facts {
-            let RelKind::Table(class) = &self.program.relation(fact.rel).kind else { continue };
+            let RelKind::Table(class) = &self.program.relation(fact.rel).kind else {
+                continue;
+            };
             if new || *class == crate::ir::TableClass::Volatile {
                 let table: &mut Wanted = wanted.entry(fact.rel).or_default();
                 table.inserts.insert(fact.row.as_slice().into());

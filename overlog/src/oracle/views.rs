@@ -21,10 +21,17 @@ pub(super) type ViewErrors = BTreeMap<usize, Errors>;
 
 impl Views {
     pub(super) fn new(program: &Program) -> Result<Views, RunError> {
-        let all: BTreeSet<RelId> = ids(program).filter(|id| program.relation(*id).is_view()).collect();
-        let components = components(program, Action::Derive, &all).map_err(|rule| cycle(program, rule))?;
+        let all: BTreeSet<RelId> = ids(program)
+            .filter(|id| program.relation(*id).is_view())
+            .collect();
+        let components =
+            components(program, Action::Derive, &all).map_err(|rule| cycle(program, rule))?;
         let mut needed: BTreeSet<RelId> = BTreeSet::new();
-        for rule in program.rules.iter().filter(|r| r.head.action != Action::Derive) {
+        for rule in program
+            .rules
+            .iter()
+            .filter(|r| r.head.action != Action::Derive)
+        {
             needed.extend(reads(&rule.body).into_iter().map(|(rel, _)| rel));
         }
         for id in &all {
@@ -55,17 +62,32 @@ impl Views {
     }
 
     /// Computes all live views.
-    pub(super) fn refresh_all(&self, program: &Program, world: &mut World, errors: &mut ViewErrors, max_rows: u64) -> Result<(), RunError> {
+    pub(super) fn refresh_all(
+        &self,
+        program: &Program,
+        world: &mut World,
+        errors: &mut ViewErrors,
+        max_rows: u64,
+    ) -> Result<(), RunError> {
         for (i, component) in self.components.iter().enumerate() {
             if self.live.get(i) == Some(&true) {
-                errors.insert(i, compute(program, component, world, &mut BTreeSet::new(), max_rows)?);
+                errors.insert(
+                    i,
+                    compute(program, component, world, &mut BTreeSet::new(), max_rows)?,
+                );
             }
         }
         Ok(())
     }
 
     /// Computes those of the other views that are needed for these relations.
-    pub(super) fn demand(&self, program: &Program, world: &mut World, mut needed: BTreeSet<RelId>, max_rows: u64) -> Result<(), RunError> {
+    pub(super) fn demand(
+        &self,
+        program: &Program,
+        world: &mut World,
+        mut needed: BTreeSet<RelId>,
+        max_rows: u64,
+    ) -> Result<(), RunError> {
         let wanted = reached(&self.components, &mut needed);
         for (i, component) in self.components.iter().enumerate() {
             if wanted.get(i) == Some(&true) && self.live.get(i) == Some(&false) {
@@ -82,7 +104,10 @@ pub(super) fn ids(program: &Program) -> impl Iterator<Item = RelId> {
 
 pub(super) fn cycle(program: &Program, rule: RuleId) -> RunError {
     let name = rule_of(program, rule).map_or_else(String::new, |r| r.name.clone());
-    RunError::Plan { rule: name, reason: "it is in a cycle through notin or an aggregate".to_owned() }
+    RunError::Plan {
+        rule: name,
+        reason: "it is in a cycle through notin or an aggregate".to_owned(),
+    }
 }
 
 pub(super) fn rule_of(program: &Program, id: RuleId) -> Option<&Rule> {
@@ -114,9 +139,15 @@ fn compute(
     changed: &mut BTreeSet<RelId>,
     max_rows: u64,
 ) -> Result<Errors, RunError> {
-    let before: Vec<(RelId, BTreeSet<Tuple>)> =
-        component.heads.iter().map(|h| (*h, rel(world, *h).rows.clone())).collect();
-    component.heads.iter().for_each(|h| put(world, *h, BTreeSet::new()));
+    let before: Vec<(RelId, BTreeSet<Tuple>)> = component
+        .heads
+        .iter()
+        .map(|h| (*h, rel(world, *h).rows.clone()))
+        .collect();
+    component
+        .heads
+        .iter()
+        .for_each(|h| put(world, *h, BTreeSet::new()));
     let mut rounds = 0_u64;
     let errors = loop {
         let mut errors = Errors::new();
@@ -135,26 +166,55 @@ fn compute(
             break errors;
         }
         if rows > max_rows || rounds > max_rows {
-            let names = component.rules.iter().filter_map(|id| Some(rule_of(program, *id)?.name.as_str()));
+            let names = component
+                .rules
+                .iter()
+                .filter_map(|id| Some(rule_of(program, *id)?.name.as_str()));
             let rules = names.collect::<Vec<_>>().join(", ");
-            return Err(RunError::Limit { limit: format!("{max_rows} rows of a view"), rules });
+            return Err(RunError::Limit {
+                limit: format!("{max_rows} rows of a view"),
+                rules,
+            });
         }
     };
-    changed.extend(before.into_iter().filter(|(h, old)| rel(world, *h).rows != *old).map(|(h, _)| h));
+    changed.extend(
+        before
+            .into_iter()
+            .filter(|(h, old)| rel(world, *h).rows != *old)
+            .map(|(h, _)| h),
+    );
     Ok(errors)
 }
 
 /// What the rules and facts of a component give over the world as it is.
-fn round(program: &Program, component: &Component, world: &World, errors: &mut Errors) -> BTreeMap<RelId, BTreeSet<Tuple>> {
-    let mut out: BTreeMap<RelId, BTreeSet<Tuple>> = component.heads.iter().map(|h| (*h, BTreeSet::new())).collect();
-    let solver = Solver { world, functions: &program.functions };
+fn round(
+    program: &Program,
+    component: &Component,
+    world: &World,
+    errors: &mut Errors,
+) -> BTreeMap<RelId, BTreeSet<Tuple>> {
+    let mut out: BTreeMap<RelId, BTreeSet<Tuple>> = component
+        .heads
+        .iter()
+        .map(|h| (*h, BTreeSet::new()))
+        .collect();
+    let solver = Solver {
+        world,
+        functions: &program.functions,
+    };
     for fact in &program.facts {
         if let Some(rows) = out.get_mut(&fact.rel) {
             rows.insert(fact.row.as_slice().into());
         }
     }
-    for rule in component.rules.iter().filter_map(|id| rule_of(program, *id)) {
-        out.entry(rule.head.rel).or_default().extend(tuples(program, rule, &solver, errors));
+    for rule in component
+        .rules
+        .iter()
+        .filter_map(|id| rule_of(program, *id))
+    {
+        out.entry(rule.head.rel)
+            .or_default()
+            .extend(tuples(program, rule, &solver, errors));
     }
     for (head, rows) in &mut out {
         let relation = program.relation(*head);

@@ -22,9 +22,19 @@ pub fn steps(program: &Program, all: &[Vec<u8>]) -> Vec<Step> {
     let filled = |name: &str| program.find(name).is_some();
     let mut inputs: Vec<(String, &Rel)> = Vec::new();
     for rel in RELS {
-        let names = [rel.name.to_owned(), format!("put_{}", rel.name), format!("put_{}", rel.name), format!("del_{}", rel.name)];
+        let names = [
+            rel.name.to_owned(),
+            format!("put_{}", rel.name),
+            format!("put_{}", rel.name),
+            format!("del_{}", rel.name),
+        ];
         let own = rel.is_event();
-        inputs.extend(names.into_iter().filter(|n| filled(n) && (own || n != rel.name)).map(|n| (n, rel)));
+        inputs.extend(
+            names
+                .into_iter()
+                .filter(|n| filled(n) && (own || n != rel.name))
+                .map(|n| (n, rel)),
+        );
     }
     let step = |bytes: &Vec<u8>| {
         let mut c = Choices::new(bytes);
@@ -35,7 +45,11 @@ pub fn steps(program: &Program, all: &[Vec<u8>]) -> Vec<Step> {
         for _ in 0..if inputs.is_empty() { 0 } else { c.below(16) } {
             let (name, rel) = c.pick(&inputs);
             let args = rel.columns.iter().map(|(_, ty, _)| {
-                if rel.kind == Kind::Timer { c.below(3).to_string() } else { constant(&mut c, *ty) }
+                if rel.kind == Kind::Timer {
+                    c.below(3).to_string()
+                } else {
+                    constant(&mut c, *ty)
+                }
             });
             let args = args.collect();
             rows.push((name.clone(), args));
@@ -49,7 +63,9 @@ pub fn steps(program: &Program, all: &[Vec<u8>]) -> Vec<Step> {
 fn rows(inputs: &[(String, Vec<String>)], program: &Program) -> Vec<(RelId, Row)> {
     let mut out = Vec::new();
     for (name, args) in inputs {
-        let Some(rel) = program.find(name) else { continue };
+        let Some(rel) = program.find(name) else {
+            continue;
+        };
         let values: Vec<Value> = args.iter().map(|a| literal(a)).collect();
         out.push((rel, Row::new(&values)));
     }
@@ -73,27 +89,45 @@ struct Stored<S> {
 
 impl<S: Subject> Stored<S> {
     fn new(program: &Arc<Program>) -> Stored<S> {
-        Stored { program: program.clone(), node: make(program), tables: BTreeMap::new(), runs: 0 }
+        Stored {
+            program: program.clone(),
+            node: make(program),
+            tables: BTreeMap::new(),
+            runs: 0,
+        }
     }
 
     fn step(&mut self, step: Option<&Step>) -> Result<Output, RunError> {
         self.runs += 1;
-        let time = Time { wall_ns: WALL + self.runs, mono_ns: self.runs };
+        let time = Time {
+            wall_ns: WALL + self.runs,
+            mono_ns: self.runs,
+        };
         let output = match step {
             None => self.node.start(true, time),
             Some(Step::Run(inputs)) => self.node.run(rows(inputs, &self.program), time),
             Some(Step::Restart) => {
                 self.node = make(&self.program);
                 for (rel, rows) in &self.tables {
-                    self.node.restore(*rel, rows.iter().cloned().collect()).unwrap();
+                    self.node
+                        .restore(*rel, rows.iter().cloned().collect())
+                        .unwrap();
                 }
                 self.node.start(false, time)
             }
         };
         for change in output.iter().flat_map(|o| &o.changes) {
             let table = self.tables.entry(change.rel).or_default();
-            let fresh = if change.insert { table.insert(change.row.clone()) } else { table.remove(&change.row) };
-            assert!(fresh, "{}: a change that changes nothing: {change:?}", S::NAME);
+            let fresh = if change.insert {
+                table.insert(change.row.clone())
+            } else {
+                table.remove(&change.row)
+            };
+            assert!(
+                fresh,
+                "{}: a change that changes nothing: {change:?}",
+                S::NAME
+            );
         }
         output
     }
@@ -111,14 +145,25 @@ fn make<S: Subject>(program: &Arc<Program>) -> S {
 pub type Seen = BTreeMap<&'static str, usize>;
 
 /// Runs the steps on both, and compares outputs and states after each. `Err` says what differs.
-pub fn agree<A: Subject, B: Subject>(one: &Arc<Program>, other: &Arc<Program>, steps: &[Step]) -> Result<Seen, String> {
+pub fn agree<A: Subject, B: Subject>(
+    one: &Arc<Program>,
+    other: &Arc<Program>,
+    steps: &[Step],
+) -> Result<Seen, String> {
     let (mut a, mut b) = (Stored::<A>::new(one), Stored::<B>::new(other));
     let mut seen = Seen::new();
-    for (i, step) in std::iter::once(None).chain(steps.iter().map(Some)).enumerate() {
+    for (i, step) in std::iter::once(None)
+        .chain(steps.iter().map(Some))
+        .enumerate()
+    {
         let (x, y) = (a.step(step), b.step(step));
         let differ = |what: &str, x: &str, y: &str| {
             let step = step.map_or_else(|| "start".to_owned(), |s| format!("{s:?}"));
-            Err(format!("{what} differ after step {i} ({step})\n{:>8}: {x}\n{:>8}: {y}", A::NAME, B::NAME))
+            Err(format!(
+                "{what} differ after step {i} ({step})\n{:>8}: {x}\n{:>8}: {y}",
+                A::NAME,
+                B::NAME
+            ))
         };
         for ((what, left), (_, right)) in plain(&x, one).iter().zip(&plain(&y, other)) {
             if left != right {
@@ -127,7 +172,8 @@ pub fn agree<A: Subject, B: Subject>(one: &Arc<Program>, other: &Arc<Program>, s
             *seen.entry(what).or_default() += usize::from(!left.is_empty());
         }
         *seen.entry("runs over a limit").or_default() += usize::from(x.is_err());
-        *seen.entry("runs of several ticks").or_default() += usize::from(x.is_ok_and(|o| o.ticks > 1));
+        *seen.entry("runs of several ticks").or_default() +=
+            usize::from(x.is_ok_and(|o| o.ticks > 1));
         if i == 0 && seen["runs over a limit"] > 0 {
             return Ok(seen);
         }
@@ -142,11 +188,20 @@ pub fn agree<A: Subject, B: Subject>(one: &Arc<Program>, other: &Arc<Program>, s
             if left != right {
                 return differ(&format!("rows of {}", relation.name), &left, &right);
             }
-            *seen.entry(if class.is_some() { "rows of tables" } else { "rows of views" }).or_default() +=
-                usize::from(!left.is_empty());
+            *seen
+                .entry(if class.is_some() {
+                    "rows of tables"
+                } else {
+                    "rows of views"
+                })
+                .or_default() += usize::from(!left.is_empty());
             let stored: Vec<Row> = a.tables.get(&id).into_iter().flatten().cloned().collect();
             if class.is_some_and(|c| c != TableClass::Volatile) && state(&stored) != left {
-                return differ(&format!("stored and actual rows of {}", relation.name), &state(&stored), &left);
+                return differ(
+                    &format!("stored and actual rows of {}", relation.name),
+                    &state(&stored),
+                    &left,
+                );
             }
         }
     }
@@ -154,7 +209,10 @@ pub fn agree<A: Subject, B: Subject>(one: &Arc<Program>, other: &Arc<Program>, s
 }
 
 fn state(rows: &[Row]) -> String {
-    rows.iter().map(|r| format!("({})", show(r))).collect::<Vec<_>>().join(" ")
+    rows.iter()
+        .map(|r| format!("({})", show(r)))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The parts of an output, each as text. The words of an error are the evaluator's own, so only its rule counts, once.
@@ -168,18 +226,64 @@ fn plain(output: &Result<Output, RunError>, program: &Program) -> Vec<(&'static 
     let all = |items: Vec<String>| items.join(" ");
     // Where the engine reports more, or less, than it should: tests of their own say so.
     let loose = |rule: &str| {
-        program.rules.iter().any(|r| r.name == rule && matches!(r.head.action, Action::Derive | Action::Delete))
+        program
+            .rules
+            .iter()
+            .any(|r| r.name == rule && matches!(r.head.action, Action::Derive | Action::Delete))
     };
-    let failed: BTreeSet<&str> = o.errors.iter().map(|(rule, _)| rule.as_str()).filter(|r| !loose(r)).collect();
+    let failed: BTreeSet<&str> = o
+        .errors
+        .iter()
+        .map(|(rule, _)| rule.as_str())
+        .filter(|r| !loose(r))
+        .collect();
     let sign = |insert: bool| if insert { '+' } else { '-' };
     vec![
         ("outcomes", "a run".to_owned()),
-        ("observed events", all(o.observed.iter().map(|(r, row)| format!("{}({})", name(*r), show(row))).collect())),
-        ("rules with errors", all(failed.into_iter().map(str::to_owned).collect())),
-        ("conflicts", all(o.conflicts.iter().map(|(t, w, l)| format!("{t}({}; {})", show(w), show(l))).collect())),
-        ("changes", all(o.changes.iter().map(|c| format!("{}{}({})", sign(c.insert), name(c.rel), show(&c.row))).collect())),
-        ("messages", all(o.messages.iter().map(|m| format!("{}({}) to {}", name(m.rel), show(&m.row), m.to)).collect())),
-        ("violations", all(o.violations.iter().map(|(n, row)| format!("{n}({})", show(row))).collect())),
+        (
+            "observed events",
+            all(o
+                .observed
+                .iter()
+                .map(|(r, row)| format!("{}({})", name(*r), show(row)))
+                .collect()),
+        ),
+        (
+            "rules with errors",
+            all(failed.into_iter().map(str::to_owned).collect()),
+        ),
+        (
+            "conflicts",
+            all(o
+                .conflicts
+                .iter()
+                .map(|(t, w, l)| format!("{t}({}; {})", show(w), show(l)))
+                .collect()),
+        ),
+        (
+            "changes",
+            all(o
+                .changes
+                .iter()
+                .map(|c| format!("{}{}({})", sign(c.insert), name(c.rel), show(&c.row)))
+                .collect()),
+        ),
+        (
+            "messages",
+            all(o
+                .messages
+                .iter()
+                .map(|m| format!("{}({}) to {}", name(m.rel), show(&m.row), m.to))
+                .collect()),
+        ),
+        (
+            "violations",
+            all(o
+                .violations
+                .iter()
+                .map(|(n, row)| format!("{n}({})", show(row)))
+                .collect()),
+        ),
         ("watch lines", o.watch.join("\n")),
         ("ticks", o.ticks.to_string()),
         ("run numbers", o.run.to_string()),

@@ -25,14 +25,17 @@ on_both!(
 );
 
 fn a_table_without_keys_is_a_set<S: Subject>() {
-    let mut n = Host::<S>::new("table t(A: int, B: int); event e(A: int, B: int); t(A, B) :- e(A, B);");
+    let mut n =
+        Host::<S>::new("table t(A: int, B: int); event e(A: int, B: int); t(A, B) :- e(A, B);");
     n.run(&[("e", row![1, 1]), ("e", row![1, 2])]);
     n.run(&[("e", row![1, 1])]);
     assert_eq!(n.rows("t"), ["1, 1", "1, 2"]);
 }
 
 fn a_max_column_merges<S: Subject>() {
-    let mut n = Host::<S>::new("table t(A: int, M: max<int>) keys(A); event e(A: int, M: int); t(A, M) :- e(A, M);");
+    let mut n = Host::<S>::new(
+        "table t(A: int, M: max<int>) keys(A); event e(A: int, M: int); t(A, M) :- e(A, M);",
+    );
     n.run(&[("e", row![1, 5]), ("e", row![1, 9]), ("e", row![2, 3])]);
     assert_eq!(n.rows("t"), ["1, 9", "2, 3"]);
     assert!(n.conflicts().is_empty());
@@ -46,7 +49,14 @@ fn min_or_and_and_set_columns_merge<S: Subject>() {
         "table t(A: int, L: min<int>, O: or, N: and, S: set<int>) keys(A);
          event e(A: int, L: int, B: bool, S: list); t(A, L, B, B, S) :- e(A, L, B, S);",
     );
-    let list = |items: &[i64]| overlog::Value::list(items.iter().map(|i| overlog::Value::Int(*i)).collect::<Vec<_>>());
+    let list = |items: &[i64]| {
+        overlog::Value::list(
+            items
+                .iter()
+                .map(|i| overlog::Value::Int(*i))
+                .collect::<Vec<_>>(),
+        )
+    };
     n.run(&[("e", row![1, 5, true, list(&[3, 1, 3])])]);
     assert_eq!(n.rows("t"), ["1, 5, true, true, [1, 3]"]);
     n.run(&[("e", row![1, 7, false, list(&[2])])]);
@@ -59,12 +69,18 @@ fn insertions_merge_with_one_another_but_not_with_what_the_tick_deletes<S: Subje
          t(A, M) :- put(A, M); delete t(A, _) :- forget(A);",
     );
     n.run(&[("put", row![1, 9])]);
-    n.run(&[("put", row![1, 3]), ("put", row![1, 4]), ("forget", row![1])]);
+    n.run(&[
+        ("put", row![1, 3]),
+        ("put", row![1, 4]),
+        ("forget", row![1]),
+    ]);
     assert_eq!(n.rows("t"), ["1, 4"]);
 }
 
 fn an_update_of_a_lattice_column_merges<S: Subject>() {
-    let mut n = Host::<S>::new("table t(A: int, M: max<int>) keys(A); event e(A: int, M: int); t(1, 5); update t(A: A, M: M) :- e(A, M);");
+    let mut n = Host::<S>::new(
+        "table t(A: int, M: max<int>) keys(A); event e(A: int, M: int); t(1, 5); update t(A: A, M: M) :- e(A, M);",
+    );
     n.run(&[("e", row![1, 3]), ("e", row![2, 9])]);
     assert_eq!(n.rows("t"), ["1, 5"]);
     n.run(&[("e", row![1, 8]), ("e", row![1, 7])]);
@@ -101,14 +117,26 @@ fn shortest_paths_by_a_min_column_follow_deletions<S: Subject>() {
          dist(A, B, D) :- link(A, B, D);
          dist(A, C, D + E) :- dist(A, B, D), link(B, C, E);",
     );
-    n.run(&[("add", row![1, 2, 1]), ("add", row![2, 3, 1]), ("add", row![1, 3, 5]), ("add", row![3, 1, 1])]);
+    n.run(&[
+        ("add", row![1, 2, 1]),
+        ("add", row![2, 3, 1]),
+        ("add", row![1, 3, 5]),
+        ("add", row![3, 1, 1]),
+    ]);
     assert_eq!(n.rows("dist")[..3], ["1, 1, 3", "1, 2, 1", "1, 3, 2"]);
     n.run(&[("cut", row![2, 3])]);
-    assert_eq!(n.rows("dist"), ["1, 1, 6", "1, 2, 1", "1, 3, 5", "3, 1, 1", "3, 2, 2", "3, 3, 6"]);
+    assert_eq!(
+        n.rows("dist"),
+        [
+            "1, 1, 6", "1, 2, 1", "1, 3, 5", "3, 1, 1", "3, 2, 2", "3, 3, 6"
+        ]
+    );
 }
 
 fn what_is_not_named_is_any<S: Subject>() {
-    let mut n = Host::<S>::new("table t(A: int, B: int, C: int); view v(C: int) kept; v(C) :- t(C: C, A: 1); t(1, 2, 3); t(1, 4, 3); t(2, 2, 5);");
+    let mut n = Host::<S>::new(
+        "table t(A: int, B: int, C: int); view v(C: int) kept; v(C) :- t(C: C, A: 1); t(1, 2, 3); t(1, 4, 3); t(2, 2, 5);",
+    );
     assert_eq!(n.rows("v"), ["3"]);
 }
 
@@ -120,7 +148,10 @@ fn a_lazy_view_is_evaluated_when_asked<S: Subject>() {
     );
     assert_eq!(n.rows("path"), ["1, 2", "1, 3", "2, 3"]);
     n.run(&[("e", row![3, 4])]);
-    assert_eq!(n.rows("path"), ["1, 2", "1, 3", "1, 4", "2, 3", "2, 4", "3, 4"]);
+    assert_eq!(
+        n.rows("path"),
+        ["1, 2", "1, 3", "1, 4", "2, 3", "2, 4", "3, 4"]
+    );
     assert_eq!(n.rows("end"), ["4"]);
 }
 
@@ -157,17 +188,24 @@ fn an_invariant_reports_new_rows_at_rest<S: Subject>() {
 }
 
 fn an_invariant_with_an_event_is_checked_in_each_tick<S: Subject>() {
-    let mut n = Host::<S>::new("event e(X: int); invariant small(X) :- e(X), X > 1; next e(X - 1) :- e(X), X > 0;");
+    let mut n = Host::<S>::new(
+        "event e(X: int); invariant small(X) :- e(X), X > 1; next e(X - 1) :- e(X), X > 0;",
+    );
     n.run(&[("e", row![3])]);
     assert_eq!(n.violations(), ["small(3)", "small(2)"]);
     assert_eq!(n.last.ticks, 4);
 }
 
 fn a_rule_can_react_to_a_violation<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{ORPHAN} event alarm(I: string, R: list); alarm(I, R) :- sys_violation(I, R);"));
+    let mut n = Host::<S>::new(&format!(
+        "{ORPHAN} event alarm(I: string, R: list); alarm(I, R) :- sys_violation(I, R);"
+    ));
     n.run(&[("link", row![2])]);
     assert_eq!(n.seen("alarm"), ["\"no_orphan\", [2]"]);
-    assert_eq!((n.violations(), n.last.ticks), (vec!["no_orphan(2)".to_owned()], 2));
+    assert_eq!(
+        (n.violations(), n.last.ticks),
+        (vec!["no_orphan(2)".to_owned()], 2)
+    );
 }
 
 fn a_replicated_table_is_changed_by_its_event<S: Subject>() {
@@ -189,7 +227,9 @@ fn all_values_have_one_total_order<S: Subject>() {
     );
     assert_eq!(
         n.rows("sorted"),
-        ["[false, true, -300, -1, 0, 300, -1.5, inf, nan, \"a\", \"a\\u{0}\", \"b\", 0x00, @\"a\", [], [1]]"]
+        [
+            "[false, true, -300, -1, 0, 300, -1.5, inf, nan, \"a\", \"a\\u{0}\", \"b\", 0x00, @\"a\", [], [1]]"
+        ]
     );
 }
 
@@ -199,17 +239,40 @@ const FILES: &str = "table inode(I: int, Size: int) keys(I); table name(D: int, 
 
 fn a_query_sees_tables_and_views_at_rest<S: Subject>() {
     let mut n = Host::<S>::new(FILES);
-    let mut ask = |text: &str| n.node.query(text).map(|rows| rows.iter().map(super::harness::show).collect::<Vec<_>>());
-    assert_eq!(ask("? big(P, S) :- path(P, I), inode(I: I, Size: S), S > 100;").unwrap(), ["\"/b\", 2000", "\"/d/x\", 300"]);
+    let mut ask = |text: &str| {
+        n.node
+            .query(text)
+            .map(|rows| rows.iter().map(super::harness::show).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        ask("? big(P, S) :- path(P, I), inode(I: I, Size: S), S > 100;").unwrap(),
+        ["\"/b\", 2000", "\"/d/x\", 300"]
+    );
     assert_eq!(ask("path(\"/d\", I)").unwrap(), ["\"/d\", 2"]);
-    assert_eq!(ask("? name(1, N, _);").unwrap(), ["1, \"b\", 3", "1, \"d\", 2"]);
+    assert_eq!(
+        ask("? name(1, N, _);").unwrap(),
+        ["1, \"b\", 3", "1, \"d\", 2"]
+    );
     assert!(ask("? inode(X)").is_err());
 }
 
 fn a_query_can_join_and_aggregate<S: Subject>() {
     let mut n = Host::<S>::new(FILES);
-    let mut ask = |text: &str| n.node.query(text).map(|rows| rows.iter().map(super::harness::show).collect::<Vec<_>>());
-    assert_eq!(ask("? n(D, count<*>, sum<S>) :- name(D, _, I), inode(I, S)").unwrap(), ["1, 2, 2010", "2, 1, 300"]);
-    assert_eq!(ask("? empty(I) :- inode(I, _), notin name(I, _, _)").unwrap(), ["3", "4"]);
-    assert_eq!(ask("? n(I, N) :- inode(I, _), N := count<X> { name(I, X, _) }").unwrap(), ["1, 2", "2, 1", "3, 0", "4, 0"]);
+    let mut ask = |text: &str| {
+        n.node
+            .query(text)
+            .map(|rows| rows.iter().map(super::harness::show).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        ask("? n(D, count<*>, sum<S>) :- name(D, _, I), inode(I, S)").unwrap(),
+        ["1, 2, 2010", "2, 1, 300"]
+    );
+    assert_eq!(
+        ask("? empty(I) :- inode(I, _), notin name(I, _, _)").unwrap(),
+        ["3", "4"]
+    );
+    assert_eq!(
+        ask("? n(I, N) :- inode(I, _), N := count<X> { name(I, X, _) }").unwrap(),
+        ["1, 2", "2, 1", "3, 0", "4, 0"]
+    );
 }

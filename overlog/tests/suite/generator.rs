@@ -77,8 +77,18 @@ pub struct Rel {
 }
 
 impl Rel {
-    const fn new(name: &'static str, kind: Kind, columns: &'static [(&'static str, Ty, &'static str)]) -> Rel {
-        Rel { name, kind, columns, keys: &[], located: false }
+    const fn new(
+        name: &'static str,
+        kind: Kind,
+        columns: &'static [(&'static str, Ty, &'static str)],
+    ) -> Rel {
+        Rel {
+            name,
+            kind,
+            columns,
+            keys: &[],
+            located: false,
+        }
     }
 
     const fn keyed(self, keys: &'static [&'static str]) -> Rel {
@@ -86,7 +96,10 @@ impl Rel {
     }
 
     const fn located(self) -> Rel {
-        Rel { located: true, ..self }
+        Rel {
+            located: true,
+            ..self
+        }
     }
 
     pub fn is_event(&self) -> bool {
@@ -113,12 +126,26 @@ pub const RELS: &[Rel] = &[
     Rel::new("t2", Kind::Volatile, &[("A", Str, ""), ("B", Int, "")]).keyed(KEYS),
     Rel::new("t3", Kind::Table, &[("A", Int, ""), ("L", List, "")]).keyed(&["", "keys(A)"]),
     Rel::new("t4", Kind::Table, &[("A", Int, ""), ("M", Int, "max<int>")]).keyed(&["keys(A)"]),
-    Rel::new("t5", Kind::Volatile, &[("A", Int, ""), ("M", Int, "min<int>"), ("O", Bool, "or"), ("S", List, "set<int>")])
-        .keyed(&["keys(A)"]),
+    Rel::new(
+        "t5",
+        Kind::Volatile,
+        &[
+            ("A", Int, ""),
+            ("M", Int, "min<int>"),
+            ("O", Bool, "or"),
+            ("S", List, "set<int>"),
+        ],
+    )
+    .keyed(&["keys(A)"]),
     Rel::new("t6", Kind::Table, &[("A", Int, ""), ("B", Any, "")]).keyed(&["", "keys(A)"]),
     Rel::new("t7", Kind::Table, &[("A", Int, ""), ("X", Float, "")]).keyed(&["", "keys(A)"]),
     Rel::new("t8", Kind::Table, &[("A", Int, ""), ("N", Addr, "")]).keyed(&["", "keys(A)"]),
-    Rel::new("u0", Kind::Table, &[("A", Int, ""), ("N", Int, ""), ("S", Str, "")]).keyed(&["keys(A)"]),
+    Rel::new(
+        "u0",
+        Kind::Table,
+        &[("A", Int, ""), ("N", Int, ""), ("S", Str, "")],
+    )
+    .keyed(&["keys(A)"]),
     Rel::new("r0", Kind::Replicated, AB).keyed(&["", "keys(A)"]),
     Rel::new("v0", Kind::View(0), AB),
     Rel::new("v1", Kind::View(0), AB),
@@ -126,8 +153,18 @@ pub const RELS: &[Rel] = &[
     Rel::new("v3", Kind::Kept(1), AB),
     Rel::new("v4", Kind::Kept(2), ABC),
     Rel::new("v5", Kind::View(2), &[("A", Int, ""), ("L", List, "")]),
-    Rel::new("w0", Kind::Kept(1), &[("A", Int, ""), ("B", Int, ""), ("M", Int, "min<int>")]).keyed(&["keys(A, B)"]),
-    Rel::new("w1", Kind::View(2), &[("A", Int, ""), ("M", Int, "max<int>")]).keyed(&["keys(A)"]),
+    Rel::new(
+        "w0",
+        Kind::Kept(1),
+        &[("A", Int, ""), ("B", Int, ""), ("M", Int, "min<int>")],
+    )
+    .keyed(&["keys(A, B)"]),
+    Rel::new(
+        "w1",
+        Kind::View(2),
+        &[("A", Int, ""), ("M", Int, "max<int>")],
+    )
+    .keyed(&["keys(A)"]),
     Rel::new("z0", Kind::Lazy(3), AB),
     Rel::new("z1", Kind::Lazy(4), ABC),
     Rel::new("e0", Kind::Event(0), AB),
@@ -138,7 +175,12 @@ pub const RELS: &[Rel] = &[
     Rel::new("e5", Kind::Event(2), ABC),
     Rel::new("e6", Kind::Event(2), &[("A", Any, "")]),
     Rel::new("m0", Kind::Event(0), &[("To", Addr, ""), ("A", Int, "")]).located(),
-    Rel::new("m1", Kind::Event(1), &[("To", Addr, ""), ("A", Int, ""), ("B", Int, "")]).located(),
+    Rel::new(
+        "m1",
+        Kind::Event(1),
+        &[("To", Addr, ""), ("A", Int, ""), ("B", Int, "")],
+    )
+    .located(),
     Rel::new("log", Kind::Log, AB),
     Rel::new("tm", Kind::Timer, &[("Now", Int, "")]),
 ];
@@ -154,11 +196,22 @@ pub fn program(keys: &[u8], rules: &[Vec<u8>]) -> Vec<String> {
     let mut body = Vec::new();
     for (i, bytes) in rules.iter().enumerate() {
         let c = Choices::new(bytes);
-        let mut rule = Rule { c, bound: BTreeMap::new(), used: &mut used, fresh: 0, me: false, inner: false };
+        let mut rule = Rule {
+            c,
+            bound: BTreeMap::new(),
+            used: &mut used,
+            fresh: 0,
+            me: false,
+            inner: false,
+        };
         body.push(rule.statement(i));
     }
-    let declared = RELS.iter().enumerate().filter(|(_, r)| used.contains(r.name));
-    let declared = declared.map(|(i, rel)| declaration(rel, usize::from(keys.get(i).copied().unwrap_or(0))));
+    let declared = RELS
+        .iter()
+        .enumerate()
+        .filter(|(_, r)| used.contains(r.name));
+    let declared =
+        declared.map(|(i, rel)| declaration(rel, usize::from(keys.get(i).copied().unwrap_or(0))));
     let mut statements: Vec<String> = declared.collect();
     for rel in RELS.iter().filter(|r| used.contains(r.name)) {
         statements.extend(feed(rel));
@@ -170,7 +223,11 @@ pub fn program(keys: &[u8], rules: &[Vec<u8>]) -> Vec<String> {
 /// Events with which the host fills and empties a table, so that there is something to work on.
 fn feed(rel: &Rel) -> Vec<String> {
     let names: Vec<&str> = rel.columns.iter().map(|c| c.0).collect();
-    let columns: Vec<String> = rel.columns.iter().map(|c| format!("{}: {}", c.0, type_name(c.1))).collect();
+    let columns: Vec<String> = rel
+        .columns
+        .iter()
+        .map(|c| format!("{}: {}", c.0, type_name(c.1)))
+        .collect();
     let (name, names, columns) = (rel.name, names.join(", "), columns.join(", "));
     match rel.kind {
         Kind::Replicated => vec![format!("{name}({names}) :- log({names});")],
@@ -197,12 +254,27 @@ fn declaration(rel: &Rel, key: usize) -> String {
     };
     let keys = rel.keys.get(key % rel.keys.len().max(1)).unwrap_or(&"");
     let space = if keys.is_empty() { "" } else { " " };
-    let columns = rel.columns.iter().enumerate().map(|(i, (name, ty, lattice))| {
-        let at = if rel.located && i == 0 { "@" } else { "" };
-        format!("{at}{name}: {}", if lattice.is_empty() { type_name(*ty) } else { lattice })
-    });
+    let columns = rel
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(i, (name, ty, lattice))| {
+            let at = if rel.located && i == 0 { "@" } else { "" };
+            format!(
+                "{at}{name}: {}",
+                if lattice.is_empty() {
+                    type_name(*ty)
+                } else {
+                    lattice
+                }
+            )
+        });
     let columns: Vec<String> = columns.collect();
-    format!("{word} {}({}){space}{keys}{after};", rel.name, columns.join(", "))
+    format!(
+        "{word} {}({}){space}{keys}{after};",
+        rel.name,
+        columns.join(", ")
+    )
 }
 
 fn type_name(ty: Ty) -> &'static str {
@@ -256,7 +328,11 @@ const STATE_ONLY: Readable = Readable {
     edges: false,
     replicated_only: false,
 };
-const EVENTS_TOO: Readable = Readable { events: Some(9), edges: true, ..STATE_ONLY };
+const EVENTS_TOO: Readable = Readable {
+    events: Some(9),
+    edges: true,
+    ..STATE_ONLY
+};
 
 struct Rule<'a, 'u> {
     c: Choices<'a>,
@@ -315,13 +391,27 @@ impl Rule<'_, '_> {
     fn delete(&mut self, name: &str) -> String {
         let head = self.pick_rel(|r| matches!(r.kind, Kind::Table | Kind::Volatile));
         let body = self.body(EVENTS_TOO, true);
-        let args: Vec<String> = head.columns.iter().map(|c| if self.c.one_in(2) { "_".to_owned() } else { self.simple(c.1) }).collect();
-        format!("{name}: delete {}({}) :- {body};", head.name, args.join(", "))
+        let args: Vec<String> = head
+            .columns
+            .iter()
+            .map(|c| {
+                if self.c.one_in(2) {
+                    "_".to_owned()
+                } else {
+                    self.simple(c.1)
+                }
+            })
+            .collect();
+        format!(
+            "{name}: delete {}({}) :- {body};",
+            head.name,
+            args.join(", ")
+        )
     }
 
     fn update(&mut self, name: &str) -> String {
         let body = self.body(EVENTS_TOO, true);
-        let table: &str = *self.c.pick(&["u0", "u0", "u0", "t4", "t5"]);
+        let table = *self.c.pick(&["u0", "u0", "u0", "t4", "t5"]);
         let head = rel(table);
         self.used.insert(head.name);
         let mut args = vec![format!("A: {}", self.value(Int))];
@@ -332,16 +422,30 @@ impl Rule<'_, '_> {
                 continue;
             }
             let add = *ty == Int && lattice.is_empty() && self.c.one_in(2);
-            args.push(format!("{column}{} {}", if add { " +=" } else { ":" }, self.value(*ty)));
+            args.push(format!(
+                "{column}{} {}",
+                if add { " +=" } else { ":" },
+                self.value(*ty)
+            ));
         }
-        format!("{name}: update {}({}) :- {body};", head.name, args.join(", "))
+        format!(
+            "{name}: update {}({}) :- {body};",
+            head.name,
+            args.join(", ")
+        )
     }
 
     fn reaction(&mut self, name: &str) -> String {
         let head = self.pick_rel(|r| matches!(r.kind, Kind::Event(_)) && !r.located);
-        let Kind::Event(stratum) = head.kind else { unreachable!() };
+        let Kind::Event(stratum) = head.kind else {
+            unreachable!()
+        };
         let aggregates = stratum > 0 && self.c.one_in(3);
-        let read = Readable { events: Some(stratum), same_events: !aggregates, ..EVENTS_TOO };
+        let read = Readable {
+            events: Some(stratum),
+            same_events: !aggregates,
+            ..EVENTS_TOO
+        };
         let body = self.body(read, true);
         let head = self.head(head, aggregates);
         format!("{name}: {head} :- {body};")
@@ -352,8 +456,17 @@ impl Rule<'_, '_> {
         self.used.extend(["m0", "m1"]);
         self.bind(Int, "X0");
         self.me = true;
-        let body = self.body(Readable { events: Some(1), ..EVENTS_TOO }, false);
-        format!("{name}: m1(@Me, X0, {}) :- m0(@Me, X0), {body};", self.value(Int))
+        let body = self.body(
+            Readable {
+                events: Some(1),
+                ..EVENTS_TOO
+            },
+            false,
+        );
+        format!(
+            "{name}: m1(@Me, X0, {}) :- m0(@Me, X0), {body};",
+            self.value(Int)
+        )
     }
 
     fn next(&mut self, name: &str) -> String {
@@ -372,19 +485,35 @@ impl Rule<'_, '_> {
 
     fn view(&mut self, name: &str) -> String {
         let head = self.pick_rel(|r| matches!(r.kind, Kind::View(_) | Kind::Kept(_)));
-        let (Kind::View(stratum) | Kind::Kept(stratum)) = head.kind else { unreachable!() };
+        let (Kind::View(stratum) | Kind::Kept(stratum)) = head.kind else {
+            unreachable!()
+        };
         let aggregates = self.c.one_in(3) && !head.lattice();
         let same = !aggregates && !head.lattice();
-        let body = self.body(Readable { views: stratum, same_views: same, ..STATE_ONLY }, false);
+        let body = self.body(
+            Readable {
+                views: stratum,
+                same_views: same,
+                ..STATE_ONLY
+            },
+            false,
+        );
         let head = self.head(head, aggregates);
         format!("{name}: {head} :- {body};")
     }
 
     fn lazy(&mut self, name: &str) -> String {
         let head = self.pick_rel(|r| matches!(r.kind, Kind::Lazy(_)));
-        let Kind::Lazy(stratum) = head.kind else { unreachable!() };
+        let Kind::Lazy(stratum) = head.kind else {
+            unreachable!()
+        };
         let aggregates = self.c.one_in(3);
-        let read = Readable { views: stratum, same_views: !aggregates, lazy: true, ..STATE_ONLY };
+        let read = Readable {
+            views: stratum,
+            same_views: !aggregates,
+            lazy: true,
+            ..STATE_ONLY
+        };
         let body = self.body(read, false);
         let head = self.head(head, aggregates);
         format!("{name}: {head} :- {body};")
@@ -392,7 +521,13 @@ impl Rule<'_, '_> {
 
     /// Paths, in one of a few shapes.
     fn recursion(&mut self, name: &str) -> String {
-        let (view, edges) = *self.c.pick(&[("v0", "t0"), ("v1", "r0"), ("v3", "v0"), ("z0", "t0"), ("e3", "e0")]);
+        let (view, edges) = *self.c.pick(&[
+            ("v0", "t0"),
+            ("v1", "r0"),
+            ("v3", "v0"),
+            ("z0", "t0"),
+            ("e3", "e0"),
+        ]);
         self.used.extend([view, edges, "log"]);
         let step = *self.c.pick(&[
             "E(X, Y)",
@@ -407,7 +542,11 @@ impl Rule<'_, '_> {
         if step.contains("t2") {
             self.used.insert("t2");
         }
-        format!("{name}: {view}(X, Y) :- {};", step.replace("V(", &format!("{view}(")).replace("E(", &format!("{edges}(")))
+        format!(
+            "{name}: {view}(X, Y) :- {};",
+            step.replace("V(", &format!("{view}("))
+                .replace("E(", &format!("{edges}("))
+        )
     }
 
     /// Least distances, monotone.
@@ -449,7 +588,11 @@ impl Rule<'_, '_> {
         }
         self.shuffle(&mut terms);
         let (a, b) = (self.value(Int), self.value(Int));
-        let head = if self.c.one_in(4) { format!("delete r0({a}, _)") } else { format!("r0({a}, {b})") };
+        let head = if self.c.one_in(4) {
+            format!("delete r0({a}, _)")
+        } else {
+            format!("r0({a}, {b})")
+        };
         format!("{name}: {head} :- {};", terms.join(", "))
     }
 
@@ -466,11 +609,21 @@ impl Rule<'_, '_> {
     }
 
     fn fact(&mut self) -> String {
-        let head = self.pick_rel(|r| !matches!(r.kind, Kind::Log | Kind::Timer | Kind::Replicated) && !r.located);
+        let head = self.pick_rel(|r| {
+            !matches!(r.kind, Kind::Log | Kind::Timer | Kind::Replicated) && !r.located
+        });
         // One a table, so that no two have one key.
-        let args: Vec<String> = head.columns.iter().map(|c| constant(&mut self.c, c.1)).collect();
+        let args: Vec<String> = head
+            .columns
+            .iter()
+            .map(|c| constant(&mut self.c, c.1))
+            .collect();
         if head.is_table() {
-            let zeros: Vec<String> = head.columns.iter().map(|c| constant(&mut Choices::new(&[1]), c.1)).collect();
+            let zeros: Vec<String> = head
+                .columns
+                .iter()
+                .map(|c| constant(&mut Choices::new(&[1]), c.1))
+                .collect();
             return format!("{}({});", head.name, zeros.join(", "));
         }
         format!("{}({});", head.name, args.join(", "))
@@ -482,9 +635,15 @@ impl Rule<'_, '_> {
         let fits = |r: &&Rel| match r.kind {
             Kind::Replicated => true,
             Kind::Table | Kind::Volatile => !read.replicated_only,
-            Kind::View(s) | Kind::Kept(s) => s < read.views || (s == read.views && positive && read.same_views && !r.lattice()),
-            Kind::Lazy(s) => read.lazy && (s < read.views || (s == read.views && positive && read.same_views)),
-            Kind::Event(s) => read.events.is_some_and(|e| s < e || (s == e && positive && read.same_events)),
+            Kind::View(s) | Kind::Kept(s) => {
+                s < read.views || (s == read.views && positive && read.same_views && !r.lattice())
+            }
+            Kind::Lazy(s) => {
+                read.lazy && (s < read.views || (s == read.views && positive && read.same_views))
+            }
+            Kind::Event(s) => read
+                .events
+                .is_some_and(|e| s < e || (s == e && positive && read.same_events)),
             Kind::Log | Kind::Timer => read.events.is_some(),
         };
         RELS.iter().filter(fits).collect()
@@ -495,10 +654,17 @@ impl Rule<'_, '_> {
         if event {
             terms.push(self.event_atom(read));
         }
-        let more = if event { self.c.below(3) } else { 1 + self.c.below(3) };
+        let more = if event {
+            self.c.below(3)
+        } else {
+            1 + self.c.below(3)
+        };
         for _ in 0..more {
             let from = self.readable(read, true);
-            let from: Vec<&Rel> = from.into_iter().filter(|r| event || !r.is_event()).collect();
+            let from: Vec<&Rel> = from
+                .into_iter()
+                .filter(|r| event || !r.is_event())
+                .collect();
             let rel = *self.c.pick(&from);
             self.note(rel);
             terms.push(self.atom(rel, true));
@@ -520,15 +686,25 @@ impl Rule<'_, '_> {
 
     fn event_atom(&mut self, read: Readable) -> String {
         if read.edges && self.c.one_in(4) {
-            let of: Vec<&Rel> =
-                RELS.iter().filter(|r| r.is_table() || matches!(r.kind, Kind::View(_) | Kind::Kept(_))).collect();
+            let of: Vec<&Rel> = RELS
+                .iter()
+                .filter(|r| r.is_table() || matches!(r.kind, Kind::View(_) | Kind::Kept(_)))
+                .collect();
             let of = *self.c.pick(&of);
             self.note(of);
-            let edge = if self.c.one_in(3) { "#delete" } else { "#insert" };
+            let edge = if self.c.one_in(3) {
+                "#delete"
+            } else {
+                "#insert"
+            };
             let atom = self.atom(of, true);
             return atom.replacen('(', &format!("{edge}("), 1);
         }
-        let from: Vec<&Rel> = self.readable(read, true).into_iter().filter(|r| r.is_event()).collect();
+        let from: Vec<&Rel> = self
+            .readable(read, true)
+            .into_iter()
+            .filter(|r| r.is_event())
+            .collect();
         let rel = *self.c.pick(&from);
         self.note(rel);
         self.atom(rel, true)
@@ -541,7 +717,11 @@ impl Rule<'_, '_> {
             if rel.located && i == 0 {
                 // One location in a body.
                 self.me |= positive && !self.inner;
-                args.push(if positive && self.me { "@Me".to_owned() } else { "_".to_owned() });
+                args.push(if positive && self.me {
+                    "@Me".to_owned()
+                } else {
+                    "_".to_owned()
+                });
                 continue;
             }
             let arg = match self.c.below(12) {
@@ -579,10 +759,14 @@ impl Rule<'_, '_> {
                 let ty = *self.c.pick(&[Int, Int, Int, Str, List, Any, Float]);
                 let (x, y) = (self.value(ty), self.value(ty));
                 // Two constants of different types would be an error.
-                if ty == Any && self.bound.get(&Any).is_none() {
+                if ty == Any && !self.bound.contains_key(&Any) {
                     return None;
                 }
-                let x = if ty == Any { self.bound[&Any][0].clone() } else { x };
+                let x = if ty == Any {
+                    self.bound[&Any][0].clone()
+                } else {
+                    x
+                };
                 format!("{x} {op} {y}")
             }
             2 => {
@@ -661,8 +845,14 @@ impl Rule<'_, '_> {
                 2 => (format!("sum<{}>", self.value(Int)), Int),
                 3 => (format!("min<{}>", self.value(Int)), Int),
                 4 => (format!("max<{}>", self.value(Int)), Int),
-                5 => (format!("argmin<{}, {}>", self.value(Str), self.value(Int)), Int),
-                6 => (format!("argmax<{}, {}>", self.value(Int), self.value(Int)), Int),
+                5 => (
+                    format!("argmin<{}, {}>", self.value(Str), self.value(Int)),
+                    Int,
+                ),
+                6 => (
+                    format!("argmax<{}, {}>", self.value(Int), self.value(Int)),
+                    Int,
+                ),
                 7 => (format!("any<{}>", self.value(Int)), Int),
                 _ => (format!("count<{}>", self.value(Int)), Int),
             },
@@ -683,7 +873,7 @@ impl Rule<'_, '_> {
         format!("{} {op} {}", self.value(Int), self.value(Int))
     }
 
-    fn shuffle(&mut self, terms: &mut Vec<String>) {
+    fn shuffle(&mut self, terms: &mut [String]) {
         let n = terms.len().max(1);
         let by = self.c.below(n);
         terms.rotate_left(by);
@@ -701,7 +891,11 @@ impl Rule<'_, '_> {
                 return format!("@{}", self.location());
             }
             let last = i + 1 == rel.columns.len();
-            if aggregated && last && matches!(ty, Int | List | Float | Str) { self.aggregate(*ty).0 } else { self.value(*ty) }
+            if aggregated && last && matches!(ty, Int | List | Float | Str) {
+                self.aggregate(*ty).0
+            } else {
+                self.value(*ty)
+            }
         });
         let args: Vec<String> = args.collect();
         format!("{}({})", rel.name, args.join(", "))
@@ -732,7 +926,9 @@ impl Rule<'_, '_> {
                 let op = *self.c.pick(&["+", "-", "*", "/", "/"]);
                 format!("({} {op} {}) % 4", var(self), var(self))
             }
-            (Int, 10) if self.bound.contains_key(&List) => format!("int({}[1])", self.bound[&List][0]),
+            (Int, 10) if self.bound.contains_key(&List) => {
+                format!("int({}[1])", self.bound[&List][0])
+            }
             (Int, 10) => format!("size({})", self.simple(List)),
             (Int, _) => format!("({} > 1 ? {} : {})", var(self), var(self), var(self)),
             (Str, 9) => format!("substr({} + {}, 0, 2)", var(self), var(self)),
@@ -748,7 +944,11 @@ impl Rule<'_, '_> {
     /// A variable or a constant.
     fn simple(&mut self, ty: Ty) -> String {
         let vars = self.bound.get(&ty).cloned().unwrap_or_default();
-        if vars.is_empty() || self.c.one_in(5) { constant(&mut self.c, ty) } else { self.c.pick(&vars).clone() }
+        if vars.is_empty() || self.c.one_in(5) {
+            constant(&mut self.c, ty)
+        } else {
+            self.c.pick(&vars).clone()
+        }
     }
 }
 

@@ -38,7 +38,9 @@ pub fn program(text: &str) -> Arc<Program> {
 pub fn check(text: &str) -> Result<Program, String> {
     let mut sources = Sources::new();
     sources.add("test.olg", text);
-    compile("test.olg", &sources, &[], CompileOptions::default()).map(|(program, _)| program).map_err(|d| d.render())
+    compile("test.olg", &sources, &[], CompileOptions::default())
+        .map(|(program, _)| program)
+        .map_err(|d| d.render())
 }
 
 /// The address of the node under test.
@@ -73,7 +75,15 @@ impl<S: Subject> Host<S> {
         options.observe = events(&program);
         change(&mut options);
         let node = S::new(program.clone(), options).unwrap();
-        Host { program, node, last: Output::default(), now: Time { wall_ns: 1_000, mono_ns: 10 } }
+        Host {
+            program,
+            node,
+            last: Output::default(),
+            now: Time {
+                wall_ns: 1_000,
+                mono_ns: 10,
+            },
+        }
     }
 
     pub fn start(&mut self, new: bool) {
@@ -93,12 +103,17 @@ impl<S: Subject> Host<S> {
     pub fn try_run(&mut self, inputs: &[(&str, Vec<Value>)]) -> Result<Output, RunError> {
         self.now.wall_ns += 1_000;
         self.now.mono_ns += 1_000;
-        let inputs = inputs.iter().map(|(name, row)| (self.rel(name), Row::new(row))).collect();
+        let inputs = inputs
+            .iter()
+            .map(|(name, row)| (self.rel(name), Row::new(row)))
+            .collect();
         self.node.run(inputs, self.now)
     }
 
     pub fn rel(&self, name: &str) -> RelId {
-        self.program.find(name).unwrap_or_else(|| panic!("no relation {name}"))
+        self.program
+            .find(name)
+            .unwrap_or_else(|| panic!("no relation {name}"))
     }
 
     /// The rows of a table or view.
@@ -110,12 +125,19 @@ impl<S: Subject> Host<S> {
     /// The rows of an event in the last run, by tick.
     pub fn seen(&self, name: &str) -> Vec<String> {
         let rel = self.rel(name);
-        self.last.observed.iter().filter(|(r, _)| *r == rel).map(|(_, row)| show(row)).collect()
+        self.last
+            .observed
+            .iter()
+            .filter(|(r, _)| *r == rel)
+            .map(|(_, row)| show(row))
+            .collect()
     }
 
     /// The last run's messages.
     pub fn sent(&self) -> Vec<String> {
-        let show = |m: &overlog::api::Message| format!("{}({})", self.program.relation(m.rel).name, show(&m.row));
+        let show = |m: &overlog::api::Message| {
+            format!("{}({})", self.program.relation(m.rel).name, show(&m.row))
+        };
         self.last.messages.iter().map(show).collect()
     }
 
@@ -123,23 +145,40 @@ impl<S: Subject> Host<S> {
     pub fn changes(&self) -> Vec<String> {
         let sign = |insert| if insert { '+' } else { '-' };
         let show = |c: &overlog::api::Change| {
-            format!("{}{}({})", sign(c.insert), self.program.relation(c.rel).name, show(&c.row))
+            format!(
+                "{}{}({})",
+                sign(c.insert),
+                self.program.relation(c.rel).name,
+                show(&c.row)
+            )
         };
         self.last.changes.iter().map(show).collect()
     }
 
     /// The last run's conflicts: table, winner, loser.
     pub fn conflicts(&self) -> Vec<String> {
-        self.last.conflicts.iter().map(|(t, w, l)| format!("{t}: {} beats {}", show(w), show(l))).collect()
+        self.last
+            .conflicts
+            .iter()
+            .map(|(t, w, l)| format!("{t}: {} beats {}", show(w), show(l)))
+            .collect()
     }
 
     /// The rules of the last run's errors.
     pub fn failed(&self) -> Vec<&str> {
-        self.last.errors.iter().map(|(rule, _)| rule.as_str()).collect()
+        self.last
+            .errors
+            .iter()
+            .map(|(rule, _)| rule.as_str())
+            .collect()
     }
 
     pub fn violations(&self) -> Vec<String> {
-        self.last.violations.iter().map(|(name, row)| format!("{name}({})", show(row))).collect()
+        self.last
+            .violations
+            .iter()
+            .map(|(name, row)| format!("{name}({})", show(row)))
+            .collect()
     }
 }
 
@@ -148,10 +187,19 @@ pub fn events(program: &Program) -> Vec<RelId> {
     let event = |r: &overlog::ir::Relation| {
         matches!(r.kind, overlog::ir::RelKind::Event { .. }) && !r.name.starts_with("sys_")
     };
-    (0..).map(RelId).zip(&program.relations).filter(|(_, r)| event(r)).map(|(id, _)| id).collect()
+    (0..)
+        .map(RelId)
+        .zip(&program.relations)
+        .filter(|(_, r)| event(r))
+        .map(|(id, _)| id)
+        .collect()
 }
 
 /// `1, "a"`
 pub fn show(row: &Row) -> String {
-    row.values().iter().map(Value::to_string).collect::<Vec<_>>().join(", ")
+    row.values()
+        .iter()
+        .map(Value::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -15,7 +15,11 @@ type Case = (Vec<u8>, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
 fn case() -> impl Strategy<Value = Case> {
     let bytes = |n| prop::collection::vec(any::<u8>(), n / 2..n);
-    (bytes(40), prop::collection::vec(bytes(100), 1..16), prop::collection::vec(bytes(140), 1..10))
+    (
+        bytes(40),
+        prop::collection::vec(bytes(100), 1..16),
+        prop::collection::vec(bytes(140), 1..10),
+    )
 }
 
 /// Each must have happened in some case.
@@ -34,9 +38,17 @@ const WORTH_SEEING: &[&str] = &[
 
 /// Runs a test on random programs: 500 of them, or as `BOOMFS_CASES` says. A failing one is shown as small as it gets.
 fn for_all(test: impl Fn(Program, &[Step]) -> Result<Seen, String>) {
-    let cases = std::env::var("BOOMFS_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
+    let cases = std::env::var("BOOMFS_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(500);
     // Shrinking is done here, on the text: bytes of choices shrink badly.
-    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 0, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 0,
+        ..ProptestConfig::default()
+    };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let all = RefCell::new(Seen::new());
     let failing = RefCell::new(None);
@@ -45,13 +57,16 @@ fn for_all(test: impl Fn(Program, &[Step]) -> Result<Seen, String>) {
         let compiled = match check(&statements.join("\n")) {
             Ok(compiled) => compiled,
             Err(why) => {
-                *failing.borrow_mut() = Some(format!("{}\nis refused:\n{why}", statements.join("\n")));
+                *failing.borrow_mut() =
+                    Some(format!("{}\nis refused:\n{why}", statements.join("\n")));
                 return Err(TestCaseError::fail("refused"));
             }
         };
         let steps = steps(&compiled, &inputs);
         match test(compiled, &steps) {
-            Ok(seen) => seen.into_iter().for_each(|(what, n)| *all.borrow_mut().entry(what).or_default() += n),
+            Ok(seen) => seen
+                .into_iter()
+                .for_each(|(what, n)| *all.borrow_mut().entry(what).or_default() += n),
             Err(why) => {
                 *failing.borrow_mut() = Some(shrunk(statements, steps, why, &test));
                 return Err(TestCaseError::fail("differs"));
@@ -66,7 +81,10 @@ fn for_all(test: impl Fn(Program, &[Step]) -> Result<Seen, String>) {
     // A generator whose programs do nothing would prove nothing.
     let all = all.into_inner();
     for what in WORTH_SEEING.iter().filter(|_| cases >= 300) {
-        assert!(all.get(what).is_some_and(|n| *n > 0), "no case had {what}: {all:?}");
+        assert!(
+            all.get(what).is_some_and(|n| *n > 0),
+            "no case had {what}: {all:?}"
+        );
     }
     if std::env::var_os("BOOMFS_CASES").is_some() {
         eprintln!("{cases} cases: {all:?}");
@@ -91,20 +109,31 @@ fn reversed(mut program: Program) -> Program {
             }
         }
     }
-    program.rules.iter_mut().for_each(|rule: &mut Rule| turn(&mut rule.body));
+    program
+        .rules
+        .iter_mut()
+        .for_each(|rule: &mut Rule| turn(&mut rule.body));
     program
 }
 
 #[test]
 fn the_order_of_terms_never_changes_the_meaning_for_the_oracle() {
     for_all(|compiled, steps| {
-        agree::<oracle::Node, oracle::Node>(&Arc::new(compiled.clone()), &Arc::new(reversed(compiled)), steps)
+        agree::<oracle::Node, oracle::Node>(
+            &Arc::new(compiled.clone()),
+            &Arc::new(reversed(compiled)),
+            steps,
+        )
     });
 }
 
 #[test]
 fn the_order_of_terms_never_changes_the_meaning_for_the_engine() {
     for_all(|compiled, steps| {
-        agree::<node::Node, node::Node>(&Arc::new(compiled.clone()), &Arc::new(reversed(compiled)), steps)
+        agree::<node::Node, node::Node>(
+            &Arc::new(compiled.clone()),
+            &Arc::new(reversed(compiled)),
+            steps,
+        )
     });
 }

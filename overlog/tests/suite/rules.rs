@@ -47,11 +47,25 @@ on_both!(
 );
 
 fn list(items: &[i64]) -> overlog::Value {
-    overlog::Value::list(items.iter().map(|i| overlog::Value::Int(*i)).collect::<Vec<_>>())
+    overlog::Value::list(
+        items
+            .iter()
+            .map(|i| overlog::Value::Int(*i))
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn the_order_of_the_terms_does_not_matter<S: Subject>() {
-    let terms = ["e(X)", "t(X, Y)", "Z := Y + W", "Z > 3", "notin u(Z)", "W in [X, 10]", "N := count<*> { t(_, Y) }", "N < 2"];
+    let terms = [
+        "e(X)",
+        "t(X, Y)",
+        "Z := Y + W",
+        "Z > 3",
+        "notin u(Z)",
+        "W in [X, 10]",
+        "N := count<*> { t(_, Y) }",
+        "N < 2",
+    ];
     let mut all = Vec::new();
     for turn in 0..terms.len() {
         let mut turned = terms;
@@ -74,22 +88,31 @@ fn an_existential_variable_under_notin_is_any<S: Subject>() {
          none(A) :- e(A), notin t(A, X); no_pair(A) :- e(A), notin t(X, X), A > 0;",
     );
     n.run(&[("e", row![1]), ("e", row![2])]);
-    assert_eq!((n.seen("none"), n.seen("no_pair").len()), (vec!["2".to_owned()], 0));
+    assert_eq!(
+        (n.seen("none"), n.seen("no_pair").len()),
+        (vec!["2".to_owned()], 0)
+    );
 }
 
 fn a_variable_twice_in_a_term_must_be_equal<S: Subject>() {
-    let mut n = Host::<S>::new("table t(A: int, B: int); view v(A: int) kept; v(X) :- t(X, X); t(1, 2); t(3, 3);");
+    let mut n = Host::<S>::new(
+        "table t(A: int, B: int); view v(A: int) kept; v(X) :- t(X, X); t(1, 2); t(3, 3);",
+    );
     assert_eq!(n.rows("v"), ["3"]);
 }
 
 fn an_assignment_to_a_bound_variable_is_a_test<S: Subject>() {
-    let mut n = Host::<S>::new("event e(A: int, B: int); event same(A: int); same(A) :- e(A, B), B := A + 1;");
+    let mut n = Host::<S>::new(
+        "event e(A: int, B: int); event same(A: int); same(A) :- e(A, B), B := A + 1;",
+    );
     n.run(&[("e", row![1, 2]), ("e", row![2, 2])]);
     assert_eq!(n.seen("same"), ["1"]);
 }
 
 fn an_element_of_a_list_comes_with_its_position<S: Subject>() {
-    let mut n = Host::<S>::new("event e(L: list); event at(I: int, X: any); event in_it(X: any); at(I, X) :- e(L), I, X in L; in_it(X) :- e(L), X in L;");
+    let mut n = Host::<S>::new(
+        "event e(L: list); event at(I: int, X: any); event in_it(X: any); at(I, X) :- e(L), I, X in L; in_it(X) :- e(L), X in L;",
+    );
     n.run(&[("e", vec![list(&[7, 5, 7])])]);
     assert_eq!(n.seen("at"), ["0, 7", "1, 5", "2, 7"]);
     assert_eq!(n.seen("in_it"), ["5", "7"]);
@@ -101,7 +124,14 @@ fn an_element_that_is_bound_must_be_equal<S: Subject>() {
          has(X) :- e(L), t(X), X in L; at(I) :- e(L), S := 7, I, S in L; n(count<*>) :- e(L), 7 in L;",
     );
     n.run(&[("e", vec![list(&[7, 5, 7])])]);
-    assert_eq!((n.seen("has"), n.seen("at"), n.seen("n")), (vec!["5".to_owned()], vec!["0".to_owned(), "2".to_owned()], vec!["2".to_owned()]));
+    assert_eq!(
+        (n.seen("has"), n.seen("at"), n.seen("n")),
+        (
+            vec!["5".to_owned()],
+            vec!["0".to_owned(), "2".to_owned()],
+            vec!["2".to_owned()]
+        )
+    );
 }
 
 fn expressions_compute<S: Subject>() {
@@ -132,7 +162,9 @@ fn expressions_compute<S: Subject>() {
     ];
     for (text, expected) in cases {
         // Not as constants, which the checker computes: behind a variable.
-        let mut n = Host::<S>::new(&format!("event e(B: bool); event out(V: any); out(B ? {text} : [0][1]) :- e(B);"));
+        let mut n = Host::<S>::new(&format!(
+            "event e(B: bool); event out(V: any); out(B ? {text} : [0][1]) :- e(B);"
+        ));
         n.run(&[("e", row![true])]);
         assert_eq!(n.seen("out"), [expected], "{text}");
     }
@@ -143,13 +175,19 @@ const DIVIDE: &str = "event e(A: int, B: int); table u(A: int); u(1); event out(
 fn a_failed_expression_drops_the_binding_and_is_reported<S: Subject>() {
     let mut n = Host::<S>::new(&format!("{DIVIDE} share: out(Q) :- e(A, B), Q := A / B;"));
     n.run(&[("e", row![6, 2]), ("e", row![1, 0])]);
-    assert_eq!((n.seen("out"), n.failed()), (vec!["3".to_owned()], vec!["share"]));
+    assert_eq!(
+        (n.seen("out"), n.failed()),
+        (vec!["3".to_owned()], vec!["share"])
+    );
     n.run(&[("e", row![i64::MIN, -1])]);
     assert_eq!((n.seen("out").len(), n.failed()), (0, vec!["share"]));
 }
 
 fn a_failed_expression_is_not_reported_if_another_term_fails<S: Subject>() {
-    for terms in ["e(A, B), Q := A / B, u(A), Q < 5", "Q < 5, u(A), Q := A / B, e(A, B)"] {
+    for terms in [
+        "e(A, B), Q := A / B, u(A), Q < 5",
+        "Q < 5, u(A), Q := A / B, e(A, B)",
+    ] {
         let mut n = Host::<S>::new(&format!("{DIVIDE} share: out(Q) :- {terms};"));
         n.run(&[("e", row![2, 0])]);
         assert!(n.failed().is_empty());
@@ -159,7 +197,9 @@ fn a_failed_expression_is_not_reported_if_another_term_fails<S: Subject>() {
 }
 
 fn a_failed_test_is_reported_only_if_the_rest_holds<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{DIVIDE} share: out(A) :- e(A, B), 6 / B > 1, notin u(A), A < 9;"));
+    let mut n = Host::<S>::new(&format!(
+        "{DIVIDE} share: out(A) :- e(A, B), 6 / B > 1, notin u(A), A < 9;"
+    ));
     n.run(&[("e", row![1, 0]), ("e", row![9, 0])]);
     assert!(n.failed().is_empty());
     n.run(&[("e", row![2, 0])]);
@@ -169,7 +209,10 @@ fn a_failed_test_is_reported_only_if_the_rest_holds<S: Subject>() {
 fn a_failed_head_drops_the_row<S: Subject>() {
     let mut n = Host::<S>::new(&format!("{DIVIDE} share: out(A / B) :- e(A, B);"));
     n.run(&[("e", row![1, 0]), ("e", row![4, 2])]);
-    assert_eq!((n.seen("out"), n.failed()), (vec!["2".to_owned()], vec!["share"]));
+    assert_eq!(
+        (n.seen("out"), n.failed()),
+        (vec!["2".to_owned()], vec!["share"])
+    );
 }
 
 fn a_failed_head_of_a_delete_is_reported<S: Subject>() {
@@ -181,15 +224,25 @@ fn a_failed_head_of_a_delete_is_reported<S: Subject>() {
 }
 
 fn an_error_is_an_event_of_the_next_tick<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{DIVIDE} share: out(A / B) :- e(A, B); event bad(R: string); bad(R) :- sys_error(R, _);"));
+    let mut n = Host::<S>::new(&format!(
+        "{DIVIDE} share: out(A / B) :- e(A, B); event bad(R: string); bad(R) :- sys_error(R, _);"
+    ));
     n.run(&[("e", row![1, 0])]);
-    assert_eq!((n.seen("bad"), n.last.ticks), (vec!["\"share\"".to_owned()], 2));
+    assert_eq!(
+        (n.seen("bad"), n.last.ticks),
+        (vec!["\"share\"".to_owned()], 2)
+    );
 }
 
 fn a_value_of_another_type_than_the_column_is_dropped_and_reported<S: Subject>() {
-    let mut n = Host::<S>::new("event e(V: any); event out(X: int); table t(X: int); give: out(V) :- e(V); keep: t(V) :- e(V);");
+    let mut n = Host::<S>::new(
+        "event e(V: any); event out(X: int); table t(X: int); give: out(V) :- e(V); keep: t(V) :- e(V);",
+    );
     n.run(&[("e", row![1]), ("e", row!["text"])]);
-    assert_eq!((n.seen("out"), n.rows("t")), (vec!["1".to_owned()], vec!["1".to_owned()]));
+    assert_eq!(
+        (n.seen("out"), n.rows("t")),
+        (vec!["1".to_owned()], vec!["1".to_owned()])
+    );
     assert_eq!(n.failed(), ["give", "keep"]);
 }
 
@@ -198,7 +251,10 @@ fn an_error_in_a_view_is_reported_when_it_appears<S: Subject>() {
         "event e(A: int, B: int); table t(A: int, B: int); t(A, B) :- e(A, B); view v(Q: int) kept; share: v(A / B) :- t(A, B);",
     );
     n.run(&[("e", row![1, 0]), ("e", row![4, 2])]);
-    assert_eq!((n.rows("v"), n.failed()), (vec!["2".to_owned()], vec!["share"]));
+    assert_eq!(
+        (n.rows("v"), n.failed()),
+        (vec!["2".to_owned()], vec!["share"])
+    );
     n.run(&[("e", row![6, 1])]);
     assert!(n.failed().is_empty());
 }
@@ -217,7 +273,9 @@ fn an_error_in_a_view_is_reported_only_if_the_rest_of_the_body_holds<S: Subject>
 const TWO: &str = "table a(X: int, Y: int); table b(Y: int, Z: int); a(1, 1); a(1, 2); a(2, 1); b(1, 5); b(1, 6); b(2, 5);";
 
 fn count_star_counts_combinations_of_rows<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{TWO} view n(X: int, N: int) kept; n(X, count<*>) :- a(X, Y), b(Y, _);"));
+    let mut n = Host::<S>::new(&format!(
+        "{TWO} view n(X: int, N: int) kept; n(X, count<*>) :- a(X, Y), b(Y, _);"
+    ));
     assert_eq!(n.rows("n"), ["1, 3", "2, 2"]);
 }
 
@@ -225,11 +283,16 @@ fn sum_avg_and_list_take_one_contribution_of_each_combination<S: Subject>() {
     let mut n = Host::<S>::new(&format!(
         "{TWO} view n(X: int, S: int, A: float, L: list) kept; n(X, sum<Z>, avg<Z>, list<Z>) :- a(X, Y), b(Y, Z);"
     ));
-    assert_eq!(n.rows("n"), ["1, 16, 5.333333333333333, [5, 5, 6]", "2, 11, 5.5, [5, 6]"]);
+    assert_eq!(
+        n.rows("n"),
+        ["1, 16, 5.333333333333333, [5, 5, 6]", "2, 11, 5.5, [5, 6]"]
+    );
 }
 
 fn count_counts_distinct_values<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{TWO} view n(X: int, C: int, S: list) kept; n(X, count<Z>, set<Z>) :- a(X, Y), b(Y, Z);"));
+    let mut n = Host::<S>::new(&format!(
+        "{TWO} view n(X: int, C: int, S: list) kept; n(X, count<Z>, set<Z>) :- a(X, Y), b(Y, Z);"
+    ));
     assert_eq!(n.rows("n"), ["1, 2, [5, 6]", "2, 2, [5, 6]"]);
 }
 
@@ -239,7 +302,10 @@ fn min_max_any_argmin_argmax_and_top_and_least<S: Subject>() {
          view m(A: int, B: int, C: int, D: string, E: string, F: list, G: list) kept;
          m(min<K>, max<K>, any<K>, argmin<K, V>, argmax<K, V>, top<2, K>, least<3, V>) :- t(K, V);",
     );
-    assert_eq!(n.rows("m"), ["1, 3, 1, \"b\", \"b\", [2, 3], [\"a\", \"b\", \"c\"]"]);
+    assert_eq!(
+        n.rows("m"),
+        ["1, 3, 1, \"b\", \"b\", [2, 3], [\"a\", \"b\", \"c\"]"]
+    );
 }
 
 fn float_sums_are_exact_and_rounded_once<S: Subject>() {
@@ -256,7 +322,9 @@ fn float_sums_are_exact_and_rounded_once<S: Subject>() {
 }
 
 fn an_empty_group_has_no_row<S: Subject>() {
-    let mut n = Host::<S>::new("table t(A: int); view n(N: int) kept; n(count<*>) :- t(_); event e(X: int); event m(N: int); m(count<X>) :- e(X), t(X);");
+    let mut n = Host::<S>::new(
+        "table t(A: int); view n(N: int) kept; n(count<*>) :- t(_); event e(X: int); event m(N: int); m(count<X>) :- e(X), t(X);",
+    );
     assert!(n.rows("n").is_empty());
     n.run(&[("e", row![1])]);
     assert!(n.seen("m").is_empty());
@@ -267,11 +335,24 @@ fn a_sum_that_overflows_drops_its_group<S: Subject>() {
         "event e(G: int, X: int); event s(G: int, X: int); total: s(G, sum<X>) :- e(G, X);
          table t(G: int, X: int); t(G, X) :- e(G, X); view v(G: int, X: int) kept; kept_total: v(G, sum<X>) :- t(G, X);",
     );
-    n.run(&[("e", row![1, i64::MAX]), ("e", row![1, 1]), ("e", row![2, 3])]);
-    assert_eq!((n.seen("s"), n.rows("v")), (vec!["2, 3".to_owned()], vec!["2, 3".to_owned()]));
+    n.run(&[
+        ("e", row![1, i64::MAX]),
+        ("e", row![1, 1]),
+        ("e", row![2, 3]),
+    ]);
+    assert_eq!(
+        (n.seen("s"), n.rows("v")),
+        (vec!["2, 3".to_owned()], vec!["2, 3".to_owned()])
+    );
     assert_eq!(n.failed(), ["kept_total", "total"]);
     n.run(&[("e", row![1, -1])]);
-    assert_eq!((n.seen("s"), n.rows("v")), (vec!["1, -1".to_owned()], vec![format!("1, {}", i64::MAX), "2, 3".to_owned()]));
+    assert_eq!(
+        (n.seen("s"), n.rows("v")),
+        (
+            vec!["1, -1".to_owned()],
+            vec![format!("1, {}", i64::MAX), "2, 3".to_owned()]
+        )
+    );
     assert!(n.failed().is_empty());
 }
 
@@ -296,24 +377,40 @@ fn a_body_aggregate_of_nothing<S: Subject>() {
          c(X) :- e(_), X := max<Y> { t(Y) }; c(X) :- e(_), X := any<Y> { t(Y) }; c(0) :- e(_), _X := avg<Y> { t(Y) };",
     );
     n.run(&[("e", row![1])]);
-    assert_eq!((n.seen("a"), n.seen("b")), (vec!["0, 0, 0".to_owned()], vec!["[], [], [], []".to_owned()]));
+    assert_eq!(
+        (n.seen("a"), n.seen("b")),
+        (
+            vec!["0, 0, 0".to_owned()],
+            vec!["[], [], [], []".to_owned()]
+        )
+    );
     assert!(n.seen("c").is_empty());
     assert!(n.failed().is_empty());
 }
 
 fn an_error_in_a_body_aggregate_drops_the_inner_binding<S: Subject>() {
-    for nested in ["sum<6 / X> { t(X) }", "sum<Y> { t(X), Y := 6 / X }", "sum<Y> { t(X), X < 9, u(X, Y), 6 / X > 0 }"] {
+    for nested in [
+        "sum<6 / X> { t(X) }",
+        "sum<Y> { t(X), Y := 6 / X }",
+        "sum<Y> { t(X), X < 9, u(X, Y), 6 / X > 0 }",
+    ] {
         let mut n = Host::<S>::new(&format!(
             "table t(X: int); t(0); t(2); t(3); table u(X: int, Y: int); u(0, 9); u(2, 3); u(3, 2); event e(A: int); event s(N: int);
              total: s(N) :- e(_), N := {nested};"
         ));
         n.run(&[("e", row![1])]);
-        assert_eq!((n.seen("s"), n.failed()), (vec!["5".to_owned()], vec!["total"]), "{nested}");
+        assert_eq!(
+            (n.seen("s"), n.failed()),
+            (vec!["5".to_owned()], vec!["total"]),
+            "{nested}"
+        );
     }
 }
 
 fn a_body_aggregate_can_be_compared_with_a_bound_variable<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{REPLICAS} view exact(B: int) kept; exact(B) :- block(B, N), N := count<X> {{ replica(B, X) }};"));
+    let mut n = Host::<S>::new(&format!(
+        "{REPLICAS} view exact(B: int) kept; exact(B) :- block(B, N), N := count<X> {{ replica(B, X) }};"
+    ));
     assert_eq!(n.rows("exact"), ["1"]);
 }
 
@@ -322,8 +419,18 @@ fn aggregates_over_events<S: Subject>() {
         "event vote(B: int, Node: string); event total(B: int, N: int); event won(B: int); table members(N: int) keys(); members(3);
          total(B, count<Node>) :- vote(B, Node); won(B) :- total(B, N), members(M), N > M / 2;",
     );
-    n.run(&[("vote", row![1, "a"]), ("vote", row![1, "b"]), ("vote", row![2, "c"])]);
-    assert_eq!((n.seen("total"), n.seen("won")), (vec!["1, 2".to_owned(), "2, 1".to_owned()], vec!["1".to_owned()]));
+    n.run(&[
+        ("vote", row![1, "a"]),
+        ("vote", row![1, "b"]),
+        ("vote", row![2, "c"]),
+    ]);
+    assert_eq!(
+        (n.seen("total"), n.seen("won")),
+        (
+            vec!["1, 2".to_owned(), "2, 1".to_owned()],
+            vec!["1".to_owned()]
+        )
+    );
 }
 
 const COUNTER: &str = "table c(K: int, N: int, S: string) keys(K); c(1, 0, \"a\"); c(2, 0, \"b\"); event e(K: int, X: int); event f(K: int, S: string);";
@@ -335,7 +442,9 @@ fn an_update_changes_the_named_columns<S: Subject>() {
 }
 
 fn updates_of_different_columns_merge<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{COUNTER} update c(K: K, N: X) :- e(K, X); update c(K: K, S: S) :- f(K, S);"));
+    let mut n = Host::<S>::new(&format!(
+        "{COUNTER} update c(K: K, N: X) :- e(K, X); update c(K: K, S: S) :- f(K, S);"
+    ));
     n.run(&[("e", row![1, 7]), ("f", row![1, "z"])]);
     assert_eq!(n.rows("c"), ["1, 7, \"z\"", "2, 0, \"b\""]);
     assert!(n.conflicts().is_empty());
@@ -349,8 +458,15 @@ fn an_update_without_a_stored_row_has_no_effect<S: Subject>() {
 }
 
 fn plus_equals_adds_up_all_contributions<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{COUNTER} update c(K: K, N += X) :- e(K, X); update c(K: K, N += 1) :- e(K, _); update c(K: K, N += 100) :- f(K, _);"));
-    n.run(&[("e", row![1, 10]), ("e", row![1, 20]), ("e", row![2, 5]), ("f", row![1, "x"])]);
+    let mut n = Host::<S>::new(&format!(
+        "{COUNTER} update c(K: K, N += X) :- e(K, X); update c(K: K, N += 1) :- e(K, _); update c(K: K, N += 100) :- f(K, _);"
+    ));
+    n.run(&[
+        ("e", row![1, 10]),
+        ("e", row![1, 20]),
+        ("e", row![2, 5]),
+        ("f", row![1, "x"]),
+    ]);
     assert_eq!(n.rows("c"), ["1, 132, \"a\"", "2, 6, \"b\""]);
 }
 
@@ -362,15 +478,23 @@ fn two_values_for_one_column_conflict<S: Subject>() {
 }
 
 fn plus_equals_comes_after_equals<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{COUNTER} update c(K: K, N += 1) :- e(K, _); update c(K: K, N: X) :- e(K, X);"));
+    let mut n = Host::<S>::new(&format!(
+        "{COUNTER} update c(K: K, N += 1) :- e(K, _); update c(K: K, N: X) :- e(K, X);"
+    ));
     n.run(&[("e", row![1, 7])]);
     assert_eq!(n.rows("c")[0], "1, 8, \"a\"");
 }
 
 fn a_plus_equals_that_overflows_is_dropped<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{COUNTER} bump: update c(K: K, N += X) :- e(K, X); update c(K: K, S: S) :- f(K, S);"));
+    let mut n = Host::<S>::new(&format!(
+        "{COUNTER} bump: update c(K: K, N += X) :- e(K, X); update c(K: K, S: S) :- f(K, S);"
+    ));
     n.run(&[("e", row![1, 1])]);
-    n.run(&[("e", row![1, i64::MAX]), ("e", row![2, 4]), ("f", row![1, "z"])]);
+    n.run(&[
+        ("e", row![1, i64::MAX]),
+        ("e", row![2, 4]),
+        ("f", row![1, "z"]),
+    ]);
     assert_eq!(n.rows("c"), ["1, 1, \"z\"", "2, 4, \"b\""]);
     assert_eq!(n.failed(), ["bump"]);
 }
@@ -410,7 +534,17 @@ fn all_messages_of_a_tick_are_sorted_and_distinct<S: Subject>() {
          m(@N, 1) :- e(_), peer(N); m(@N, X) :- e(X), peer(N); k(@N) :- e(_), peer(N);",
     );
     n.run(&[("e", row![1]), ("e", row![0])]);
-    assert_eq!(n.sent(), ["m(@\"a\", 0)", "m(@\"a\", 1)", "k(@\"a\")", "m(@\"b\", 0)", "m(@\"b\", 1)", "k(@\"b\")"]);
+    assert_eq!(
+        n.sent(),
+        [
+            "m(@\"a\", 0)",
+            "m(@\"a\", 1)",
+            "k(@\"a\")",
+            "m(@\"b\", 0)",
+            "m(@\"b\", 1)",
+            "k(@\"b\")"
+        ]
+    );
 }
 
 fn a_head_at_the_bodys_location_is_no_message<S: Subject>() {
@@ -418,23 +552,58 @@ fn a_head_at_the_bodys_location_is_no_message<S: Subject>() {
         "event ask(@Me: addr, From: addr, X: int); event work(@Me: addr, X: int); event reply(@To: addr, X: int);
          work(@Me, X) :- ask(@Me, _, X); reply(@From, X + 1) :- ask(@Me, From, X), work(@Me, X);",
     );
-    n.run(&[("ask", vec![overlog::Value::addr("me"), overlog::Value::addr("you"), overlog::Value::Int(1)])]);
-    assert_eq!((n.seen("work"), n.sent(), n.last.ticks), (vec!["@\"me\", 1".to_owned()], vec!["reply(@\"you\", 2)".to_owned()], 1));
+    n.run(&[(
+        "ask",
+        vec![
+            overlog::Value::addr("me"),
+            overlog::Value::addr("you"),
+            overlog::Value::Int(1),
+        ],
+    )]);
+    assert_eq!(
+        (n.seen("work"), n.sent(), n.last.ticks),
+        (
+            vec!["@\"me\", 1".to_owned()],
+            vec!["reply(@\"you\", 2)".to_owned()],
+            1
+        )
+    );
 }
 
 #[test]
 fn what_cannot_run_is_refused() {
     let cases = [
         ("event e(X: int); event f(Y: int); f(Y) :- e(_);", "OLG0301"),
-        ("event e(X: int); event f(Y: int); f(X) :- e(X), notin g(X);", "OLG0201"),
-        ("event e(X: int); event f(Y: int); f(X) :- e(X, _);", "OLG0203"),
-        ("event e(X: int); event f(Y: string); f(X) :- e(X);", "OLG040"),
-        ("event e(X: int); event f(X: int); f(X) :- e(X), notin g(X); event g(X: int); g(X) :- f(X);", "OLG0602"),
-        ("table t(X: int); view a(X: int); view b(X: int); a(X) :- t(X), notin b(X); b(X) :- a(X);", "OLG0601"),
+        (
+            "event e(X: int); event f(Y: int); f(X) :- e(X), notin g(X);",
+            "OLG0201",
+        ),
+        (
+            "event e(X: int); event f(Y: int); f(X) :- e(X, _);",
+            "OLG0203",
+        ),
+        (
+            "event e(X: int); event f(Y: string); f(X) :- e(X);",
+            "OLG040",
+        ),
+        (
+            "event e(X: int); event f(X: int); f(X) :- e(X), notin g(X); event g(X: int); g(X) :- f(X);",
+            "OLG0602",
+        ),
+        (
+            "table t(X: int); view a(X: int); view b(X: int); a(X) :- t(X), notin b(X); b(X) :- a(X);",
+            "OLG0601",
+        ),
         ("table t(X: int); table s(X: int); s(X) :- t(X);", "OLG0503"),
         ("event e(X: int); view v(X: int); v(X) :- e(X);", "OLG0502"),
-        ("event e(X: int); event l(X: int); table r(X: int) replicated by l; r(X) :- e(X);", "OLG0508"),
-        ("event a(@N: addr); event b(@N: addr); event c(X: int); c(1) :- a(@X), b(@Y);", "OLG0303"),
+        (
+            "event e(X: int); event l(X: int); table r(X: int) replicated by l; r(X) :- e(X);",
+            "OLG0508",
+        ),
+        (
+            "event a(@N: addr); event b(@N: addr); event c(X: int); c(1) :- a(@X), b(@Y);",
+            "OLG0303",
+        ),
         ("table t(X: int); table t(Y: int);", "OLG0101"),
         ("table t(X: int) keys(Y);", "OLG0104"),
     ];

@@ -4,12 +4,15 @@ use super::compare::{Seen, Step};
 use super::harness::check;
 use overlog::ir::Program;
 
+/// Runs a program and steps, and says what differs.
+type Check<'a> = &'a dyn Fn(Program, &[Step]) -> Result<Seen, String>;
+
 /// The smallest program and steps found that still fail, and how.
 pub fn shrunk(
     mut statements: Vec<String>,
     mut steps: Vec<Step>,
     mut why: String,
-    test: &dyn Fn(Program, &[Step]) -> Result<Seen, String>,
+    test: Check<'_>,
 ) -> String {
     let kind = |why: &str| why.split(" differ ").next().unwrap_or_default().to_owned();
     let first = kind(&why);
@@ -27,7 +30,9 @@ pub fn shrunk(
         let before = (statements.clone(), format!("{steps:?}"));
         drop_items(&mut steps, |less| fails(&statements, less));
         for at in 0..steps.len() {
-            let Some(Step::Run(mut inputs)) = steps.get(at).cloned() else { continue };
+            let Some(Step::Run(mut inputs)) = steps.get(at).cloned() else {
+                continue;
+            };
             drop_items(&mut inputs, |less| {
                 let mut changed = steps.clone();
                 changed[at] = Step::Run(less.to_vec());
@@ -37,7 +42,9 @@ pub fn shrunk(
         }
         drop_items(&mut statements, |less| fails(less, &steps));
         for at in 0..statements.len() {
-            let Some((head, body)) = statements[at].split_once(" :- ") else { continue };
+            let Some((head, body)) = statements[at].split_once(" :- ") else {
+                continue;
+            };
             let (head, body) = (head.to_owned(), body.trim_end_matches(';').to_owned());
             let with = |terms: &[String]| format!("{head} :- {};", terms.join(", "));
             let mut terms = split(&body);
@@ -53,7 +60,11 @@ pub fn shrunk(
         }
     }
     let steps: Vec<String> = steps.iter().map(|s| format!("  {s:?}\n")).collect();
-    format!("program:\n{}\nsteps:\n{}\n{why}\n", statements.join("\n"), steps.concat())
+    format!(
+        "program:\n{}\nsteps:\n{}\n{why}\n",
+        statements.join("\n"),
+        steps.concat()
+    )
 }
 
 /// Drops what can be dropped, one by one from the end.

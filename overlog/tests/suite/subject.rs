@@ -42,7 +42,8 @@ impl Subject for overlog::oracle::Node {
     }
 
     fn query(&mut self, query: &str) -> Result<Vec<Row>, String> {
-        let compiled = overlog::check::compile_query(self.program(), query).map_err(|d| d.render())?;
+        let compiled =
+            overlog::check::compile_query(self.program(), query).map_err(|d| d.render())?;
         overlog::oracle::Node::query(self, &compiled).map_err(|e| e.to_string())
     }
 }
@@ -71,8 +72,14 @@ impl Subject for overlog::node::Node {
     }
 
     fn query(&mut self, query: &str) -> Result<Vec<Row>, String> {
-        let compiled = overlog::check::compile_query(self.program(), query).map_err(|d| d.render())?;
-        let mut query = overlog::node::Node::query(self, &compiled.rule, &compiled.functions, Budget::default())?;
+        let compiled =
+            overlog::check::compile_query(self.program(), query).map_err(|d| d.render())?;
+        let mut query = overlog::node::Node::query(
+            self,
+            &compiled.rule,
+            &compiled.functions,
+            Budget::default(),
+        )?;
         loop {
             match query.step(100) {
                 Progress::Pending => {}

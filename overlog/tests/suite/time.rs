@@ -66,7 +66,10 @@ fn a_tick_is_a_stratified_fixpoint_over_its_events<S: Subject>() {
          end(Y) :- path(_, Y), notin path(Y, _);",
     );
     n.run(&[("e", row![1, 2]), ("e", row![2, 3]), ("e", row![3, 4])]);
-    assert_eq!(n.seen("path"), ["1, 2", "1, 3", "1, 4", "2, 3", "2, 4", "3, 4"]);
+    assert_eq!(
+        n.seen("path"),
+        ["1, 2", "1, 3", "1, 4", "2, 3", "2, 4", "3, 4"]
+    );
     assert_eq!(n.seen("end"), ["4"]);
     assert_eq!(n.last.ticks, 1);
 }
@@ -94,8 +97,15 @@ fn a_derived_row_goes_when_its_support_goes_even_round_a_cycle<S: Subject>() {
          path(X, Y) :- t(X, Y);
          path(X, Z) :- path(X, Y), t(Y, Z);"
     ));
-    n.run(&[("add", row![1, 2]), ("add", row![2, 3]), ("add", row![3, 2])]);
-    assert_eq!(n.rows("path"), ["1, 2", "1, 3", "2, 2", "2, 3", "3, 2", "3, 3"]);
+    n.run(&[
+        ("add", row![1, 2]),
+        ("add", row![2, 3]),
+        ("add", row![3, 2]),
+    ]);
+    assert_eq!(
+        n.rows("path"),
+        ["1, 2", "1, 3", "2, 2", "2, 3", "3, 2", "3, 3"]
+    );
     n.run(&[("del", row![1, 2])]);
     assert_eq!(n.rows("path"), ["2, 2", "2, 3", "3, 2", "3, 3"]);
     n.run(&[("del", row![2, 3])]);
@@ -103,7 +113,9 @@ fn a_derived_row_goes_when_its_support_goes_even_round_a_cycle<S: Subject>() {
 }
 
 fn a_derived_row_follows_an_aggregate<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{SET} view sum(A: int, N: int) kept; sum(X, sum<Y>) :- t(X, Y);"));
+    let mut n = Host::<S>::new(&format!(
+        "{SET} view sum(A: int, N: int) kept; sum(X, sum<Y>) :- t(X, Y);"
+    ));
     n.run(&[("add", row![1, 2]), ("add", row![1, 5])]);
     assert_eq!(n.rows("sum"), ["1, 7"]);
     n.run(&[("del", row![1, 2])]);
@@ -121,7 +133,9 @@ fn a_reaction_holds_in_this_tick<S: Subject>() {
 }
 
 fn a_reaction_with_next_holds_in_the_next_tick<S: Subject>() {
-    let mut n = Host::<S>::new("event a(X: int); event b(X: int); event both(X: int); next b(X) :- a(X); both(X) :- a(X), b(X);");
+    let mut n = Host::<S>::new(
+        "event a(X: int); event b(X: int); event both(X: int); next b(X) :- a(X); both(X) :- a(X), b(X);",
+    );
     n.run(&[("a", row![1])]);
     assert_eq!((n.seen("b"), n.last.ticks), (vec!["1".to_owned()], 2));
     assert!(n.seen("both").is_empty());
@@ -130,7 +144,10 @@ fn a_reaction_with_next_holds_in_the_next_tick<S: Subject>() {
 fn a_message_to_oneself_arrives_in_the_next_tick<S: Subject>() {
     let mut n = Host::<S>::new("event go(N: addr); event m(@To: addr, X: int); m(@N, 7) :- go(N);");
     n.run(&[("go", vec![overlog::Value::addr("me")])]);
-    assert_eq!((n.seen("m"), n.last.ticks), (vec!["@\"me\", 7".to_owned()], 2));
+    assert_eq!(
+        (n.seen("m"), n.last.ticks),
+        (vec!["@\"me\", 7".to_owned()], 2)
+    );
     assert!(n.sent().is_empty());
 }
 
@@ -153,7 +170,9 @@ fn a_change_is_visible_from_the_next_tick_on<S: Subject>() {
 }
 
 fn an_edge_fires_in_the_tick_after_its_row_became_true<S: Subject>() {
-    let mut n = Host::<S>::new(&format!("{SET} event full(A: int); full(X) :- t(X, 1), t(X, 2);"));
+    let mut n = Host::<S>::new(&format!(
+        "{SET} event full(A: int); full(X) :- t(X, 1), t(X, 2);"
+    ));
     n.run(&[("add", row![5, 1])]);
     assert_eq!((n.seen("full").len(), n.last.ticks), (0, 1));
     n.run(&[("add", row![5, 2])]);
@@ -180,11 +199,20 @@ fn a_replaced_row_gives_both_edges_and_an_equal_one_neither<S: Subject>() {
          t(X, Y) :- put(X, Y); came(X, Y) :- t#insert(X, Y); went(X, Y) :- t#delete(X, Y);",
     );
     n.run(&[("put", row![1, 1])]);
-    assert_eq!((n.seen("came"), n.seen("went")), (vec!["1, 1".to_owned()], vec![]));
+    assert_eq!(
+        (n.seen("came"), n.seen("went")),
+        (vec!["1, 1".to_owned()], vec![])
+    );
     n.run(&[("put", row![1, 2])]);
-    assert_eq!((n.seen("came"), n.seen("went")), (vec!["1, 2".to_owned()], vec!["1, 1".to_owned()]));
+    assert_eq!(
+        (n.seen("came"), n.seen("went")),
+        (vec!["1, 2".to_owned()], vec!["1, 1".to_owned()])
+    );
     n.run(&[("put", row![1, 2])]);
-    assert_eq!((n.seen("came"), n.seen("went"), n.last.ticks), (vec![], vec![], 1));
+    assert_eq!(
+        (n.seen("came"), n.seen("went"), n.last.ticks),
+        (vec![], vec![], 1)
+    );
 }
 
 fn edges_work_on_views<S: Subject>() {
@@ -194,9 +222,15 @@ fn edges_work_on_views<S: Subject>() {
          came(X, N) :- count#insert(X, N); went(X, N) :- count#delete(X, N);"
     ));
     n.run(&[("add", row![1, 1])]);
-    assert_eq!((n.seen("came"), n.seen("went")), (vec!["1, 1".to_owned()], vec![]));
+    assert_eq!(
+        (n.seen("came"), n.seen("went")),
+        (vec!["1, 1".to_owned()], vec![])
+    );
     n.run(&[("add", row![1, 2])]);
-    assert_eq!((n.seen("came"), n.seen("went")), (vec!["1, 2".to_owned()], vec!["1, 1".to_owned()]));
+    assert_eq!(
+        (n.seen("came"), n.seen("went")),
+        (vec!["1, 2".to_owned()], vec!["1, 1".to_owned()])
+    );
 }
 
 fn a_row_that_comes_and_goes_in_one_tick_gives_no_edge<S: Subject>() {
@@ -207,7 +241,10 @@ fn a_row_that_comes_and_goes_in_one_tick_gives_no_edge<S: Subject>() {
     n.run(&[("put", row![1, 1])]);
     assert_eq!(n.seen("came"), ["1, 1"]);
     n.run(&[("put", row![1, 1])]);
-    assert_eq!((n.seen("came"), n.seen("went"), n.last.ticks), (vec![], vec![], 1));
+    assert_eq!(
+        (n.seen("came"), n.seen("went"), n.last.ticks),
+        (vec![], vec![], 1)
+    );
 }
 
 fn equal_events_in_one_tick_are_one<S: Subject>() {
@@ -215,7 +252,14 @@ fn equal_events_in_one_tick_are_one<S: Subject>() {
         "event a(X: int); event b(X: int); event n(N: int); b(X) :- a(X); b(1) :- a(_); n(count<*>) :- b(_);",
     );
     n.run(&[("a", row![1]), ("a", row![1])]);
-    assert_eq!((n.seen("a"), n.seen("b"), n.seen("n")), (vec!["1".to_owned()], vec!["1".to_owned()], vec!["1".to_owned()]));
+    assert_eq!(
+        (n.seen("a"), n.seen("b"), n.seen("n")),
+        (
+            vec!["1".to_owned()],
+            vec!["1".to_owned()],
+            vec!["1".to_owned()]
+        )
+    );
 }
 
 fn two_events_of_one_tick_do_not_see_each_others_changes<S: Subject>() {
@@ -241,7 +285,9 @@ fn deletions_come_before_insertions_and_these_before_updates<S: Subject>() {
 }
 
 fn a_deletion_matches_stored_rows_only<S: Subject>() {
-    let mut n = Host::<S>::new("table t(A: int, B: int); event e(A: int); t(1, 1); t(2, 1); t(A, 2) :- e(A); delete t(A, _) :- e(A);");
+    let mut n = Host::<S>::new(
+        "table t(A: int, B: int); event e(A: int); t(1, 1); t(2, 1); t(A, 2) :- e(A); delete t(A, _) :- e(A);",
+    );
     n.run(&[("e", row![1])]);
     assert_eq!(n.rows("t"), ["1, 2", "2, 1"]);
 }
@@ -265,10 +311,18 @@ fn of_two_insertions_for_one_key_the_greater_wins_and_the_other_is_reported<S: S
         "table t(A: int, B: int) keys(A); event e(A: int, B: int); t(A, B) :- e(A, B);
          event lost(T: string, W: list, L: list); lost(T, W, L) :- sys_conflict(T, W, L);",
     );
-    n.run(&[("e", row![1, 5]), ("e", row![1, 9]), ("e", row![1, 7]), ("e", row![2, 1])]);
+    n.run(&[
+        ("e", row![1, 5]),
+        ("e", row![1, 9]),
+        ("e", row![1, 7]),
+        ("e", row![2, 1]),
+    ]);
     assert_eq!(n.rows("t"), ["1, 9", "2, 1"]);
     assert_eq!(n.conflicts(), ["t: 1, 9 beats 1, 5", "t: 1, 9 beats 1, 7"]);
-    assert_eq!(n.seen("lost"), ["\"t\", [1, 9], [1, 5]", "\"t\", [1, 9], [1, 7]"]);
+    assert_eq!(
+        n.seen("lost"),
+        ["\"t\", [1, 9], [1, 5]", "\"t\", [1, 9], [1, 7]"]
+    );
     assert_eq!(n.last.ticks, 2);
 }
 
@@ -323,11 +377,17 @@ fn a_run_over_the_limit_of_ticks_has_no_effect_and_names_its_rules<S: Subject>()
     let mut n = Host::<S>::with(text, |o| o.max_ticks = 20);
     n.run(&[("e", row![0])]);
     let error = n.try_run(&[("e", row![1])]).unwrap_err();
-    assert!(matches!(&error, RunError::Limit { rules, .. } if rules.contains("for_ever")), "{error:?}");
+    assert!(
+        matches!(&error, RunError::Limit { rules, .. } if rules.contains("for_ever")),
+        "{error:?}"
+    );
     assert_eq!(n.rows("t"), ["0"]);
     assert_eq!(n.rows("v"), ["1"]);
     n.run(&[("e", row![-1])]);
-    assert_eq!((n.last.run, n.last.ticks, n.seen("came")), (3, 2, vec!["0".to_owned()]));
+    assert_eq!(
+        (n.last.run, n.last.ticks, n.seen("came")),
+        (3, 2, vec!["0".to_owned()])
+    );
     assert_eq!(n.changes(), ["+t(-1)"]);
 }
 
@@ -336,7 +396,10 @@ fn a_run_over_the_limit_of_rows_has_no_effect<S: Subject>() {
         t(X) :- e(X); many(X) :- e(X); grow: many(X + 1) :- many(X), X > 0;";
     let mut n = Host::<S>::with(text, |o| o.max_rows = 1_000);
     let error = n.try_run(&[("e", row![1])]).unwrap_err();
-    assert!(matches!(&error, RunError::Limit { rules, .. } if rules.contains("grow")), "{error:?}");
+    assert!(
+        matches!(&error, RunError::Limit { rules, .. } if rules.contains("grow")),
+        "{error:?}"
+    );
     assert!(n.rows("t").is_empty());
     n.run(&[("e", row![0])]);
     assert_eq!(n.seen("many"), ["0"]);
@@ -345,7 +408,10 @@ fn a_run_over_the_limit_of_rows_has_no_effect<S: Subject>() {
 fn a_run_with_a_bad_input_has_no_effect<S: Subject>() {
     let mut n = Host::<S>::new("event e(X: int); table t(X: int); t(X) :- e(X);");
     for bad in [("e", row!["text"]), ("e", row![1, 2]), ("t", row![1])] {
-        assert!(matches!(n.try_run(&[("e", row![1]), bad]), Err(RunError::Input { .. })));
+        assert!(matches!(
+            n.try_run(&[("e", row![1]), bad]),
+            Err(RunError::Input { .. })
+        ));
     }
     assert!(n.rows("t").is_empty());
 }
@@ -360,12 +426,14 @@ fn each_tick_has_one_sys_tick_with_the_same_times_in_a_run<S: Subject>() {
 }
 
 fn sys_tick_causes_no_tick<S: Subject>() {
-    let mut n = Host::<S>::new("event e(X: int); event at(T: int); at(T) :- e(_), sys_tick(Tick: T);");
+    let mut n =
+        Host::<S>::new("event e(X: int); event at(T: int); at(T) :- e(_), sys_tick(Tick: T);");
     n.run(NO_INPUT);
     assert_eq!((n.last.ticks, n.seen("at").len()), (1, 0));
 }
 
-const STORED: &str = "table t(A: int, B: int); view v(A: int) kept; v(A) :- t(A, _); event came(A: int);
+const STORED: &str =
+    "table t(A: int, B: int); view v(A: int) kept; v(A) :- t(A, _); event came(A: int);
     came(A) :- t#insert(A, _); came(A) :- v#insert(A); event up(A: int); up(A) :- v(A);
     event started(Now: int, New: bool); started(N, W) :- sys_start(N, W);";
 
@@ -373,7 +441,10 @@ fn at_start_nothing_fires_for_restored_state<S: Subject>() {
     let mut n = Host::<S>::unstarted(STORED, |_| {});
     n.restore("t", &[row![1, 1], row![2, 2]]);
     n.start(false);
-    assert_eq!((n.seen("came").len(), n.seen("up").len(), n.last.ticks), (0, 0, 1));
+    assert_eq!(
+        (n.seen("came").len(), n.seen("up").len(), n.last.ticks),
+        (0, 0, 1)
+    );
     assert_eq!(n.rows("v"), ["1", "2"]);
     assert!(n.changes().is_empty());
 }
@@ -391,12 +462,22 @@ fn facts_are_inserted_once_and_volatile_ones_at_every_start<S: Subject>() {
     let text = "table d(X: int); table v(X: int) volatile; view w(X: int) kept; d(1); v(2); w(3); w(X) :- d(X);
         event came(X: int); came(X) :- d#insert(X); came(X) :- v#insert(X); came(X) :- w#insert(X);";
     let mut n = Host::<S>::new(text);
-    assert_eq!((n.rows("d"), n.rows("v"), n.rows("w")), (vec!["1".to_owned()], vec!["2".to_owned()], vec!["1".to_owned(), "3".to_owned()]));
+    assert_eq!(
+        (n.rows("d"), n.rows("v"), n.rows("w")),
+        (
+            vec!["1".to_owned()],
+            vec!["2".to_owned()],
+            vec!["1".to_owned(), "3".to_owned()]
+        )
+    );
     assert_eq!(n.changes(), ["+d(1)"]);
     assert_eq!((n.seen("came").len(), n.last.ticks), (0, 1));
     let mut n = Host::<S>::unstarted(text, |_| {});
     n.start(false);
-    assert_eq!((n.rows("d").len(), n.rows("v"), n.rows("w")), (0, vec!["2".to_owned()], vec!["3".to_owned()]));
+    assert_eq!(
+        (n.rows("d").len(), n.rows("v"), n.rows("w")),
+        (0, vec!["2".to_owned()], vec!["3".to_owned()])
+    );
     assert!(n.changes().is_empty());
 }
 
@@ -438,13 +519,15 @@ fn a_node_is_deterministic<S: Subject>() {
 
 #[test]
 fn a_body_whose_only_events_are_under_notin_is_refused() {
-    let why = check("event e(X: int); table t(X: int); table s(X: int); s(X) :- t(X), notin e(X);").unwrap_err();
+    let why = check("event e(X: int); table t(X: int); table s(X: int); s(X) :- t(X), notin e(X);")
+        .unwrap_err();
     assert!(why.contains("OLG0501"), "{why}");
 }
 
 #[test]
 fn rules_that_change_replicated_tables_read_no_clock() {
-    let text = "event log(X: int); table r(X: int) replicated by log; r(T) :- log(_), sys_tick(Tick: T);";
+    let text =
+        "event log(X: int); table r(X: int) replicated by log; r(T) :- log(_), sys_tick(Tick: T);";
     let why = check(text).unwrap_err();
     assert!(why.contains("OLG0508"), "{why}");
 }

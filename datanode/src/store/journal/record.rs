@@ -1,7 +1,7 @@
 //! The bytes of a journal file. Pure; `docs/FORMATS.md` draws them.
 
-use bytes::Bytes;
 use boomfs_wire::{BlockId, CHUNK, Generation};
+use bytes::Bytes;
 
 /// The newest format of journal files that this program knows.
 pub(crate) const JOURNAL_VERSION: u32 = 1;
@@ -64,18 +64,35 @@ impl Record {
         let start = out.len();
         out.extend_from_slice(&head);
         out.extend_from_slice(&[0; 8]);
-        let flags = [(self.deleted, DELETED), (self.applied, APPLIED), (self.bad, BAD)];
+        let flags = [
+            (self.deleted, DELETED),
+            (self.applied, APPLIED),
+            (self.bad, BAD),
+        ];
         let flags: u32 = flags.iter().filter(|f| f.0).map(|f| f.1).sum();
-        for word in [self.block.0, self.generation.0, self.block_size, self.synced] {
+        for word in [
+            self.block.0,
+            self.generation.0,
+            self.block_size,
+            self.synced,
+        ] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&self.cut.unwrap_or(NO_CUT).to_le_bytes());
         out.extend_from_slice(&flags.to_le_bytes());
-        out.extend_from_slice(&u32::try_from(self.images.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(
+            &u32::try_from(self.images.len())
+                .unwrap_or(u32::MAX)
+                .to_le_bytes(),
+        );
         out.extend_from_slice(&[0; 8]);
         for image in &self.images {
             out.extend_from_slice(&image.chunk.to_le_bytes());
-            out.extend_from_slice(&u32::try_from(image.data.len()).unwrap_or(u32::MAX).to_le_bytes());
+            out.extend_from_slice(
+                &u32::try_from(image.data.len())
+                    .unwrap_or(u32::MAX)
+                    .to_le_bytes(),
+            );
             out.extend_from_slice(&image.data);
         }
         let payload = out.get(start + RECORD_HEADER..).unwrap_or_default();
@@ -330,14 +347,23 @@ mod tests {
             panic!("taken for good")
         };
         assert_eq!(at, FILE_HEADER as u64);
-        assert_eq!(why, "record 10 cannot be read, though record 11 says that it was synced");
+        assert_eq!(
+            why,
+            "record 10 cannot be read, though record 11 says that it was synced"
+        );
     }
 
     #[test]
     fn a_file_that_was_being_made_is_no_error() {
         assert_eq!(parse(&Bytes::new(), true), ParsedJournal::Unborn);
         assert_eq!(parse(&vec![0; 64].into(), true), ParsedJournal::Unborn);
-        assert!(matches!(parse(&vec![1; 64].into(), true), ParsedJournal::Bad(0, _)));
-        assert!(matches!(parse(&Bytes::new(), false), ParsedJournal::Bad(0, _)));
+        assert!(matches!(
+            parse(&vec![1; 64].into(), true),
+            ParsedJournal::Bad(0, _)
+        ));
+        assert!(matches!(
+            parse(&Bytes::new(), false),
+            ParsedJournal::Bad(0, _)
+        ));
     }
 }

@@ -123,7 +123,13 @@ impl Replica {
     }
 
     /// Cuts a packet into whole chunks, merged with the bytes that stay.
-    async fn pieces(&self, offset: u64, data: &Bytes, crcs: &[u32], length: u64) -> Res<Vec<Piece>> {
+    async fn pieces(
+        &self,
+        offset: u64,
+        data: &Bytes,
+        crcs: &[u32],
+        length: u64,
+    ) -> Res<Vec<Piece>> {
         let mut out = Vec::with_capacity(crcs.len());
         let mut at = 0;
         for (len, crc) in piece_lengths(offset, data.len()).into_iter().zip(crcs) {
@@ -135,7 +141,11 @@ impl Replica {
             let there = chunk_len(chunk, length);
             if skip == 0 && len >= there {
                 let crc = *crc;
-                out.push(Piece { chunk, data: bytes, crc });
+                out.push(Piece {
+                    chunk,
+                    data: bytes,
+                    crc,
+                });
                 continue;
             }
             let (old, _) = self.fetch_verified(chunk, chunk + 1, length).await?;
@@ -163,8 +173,11 @@ impl Replica {
         let split = pieces.partition_point(|p| p.chunk < floor);
         let (journaled, direct) = pieces.split_at(split);
         if !journaled.is_empty() {
-            self.put_journaled(journaled, direct.first().map_or(length, |p| chunk_start(p.chunk)))
-                .await?;
+            self.put_journaled(
+                journaled,
+                direct.first().map_or(length, |p| chunk_start(p.chunk)),
+            )
+            .await?;
         }
         let fresh = direct.partition_point(|p| p.chunk < chunks_of(before));
         let (existing, fresh) = direct.split_at(fresh);
@@ -175,7 +188,8 @@ impl Replica {
             return Err(disk("cannot write to the replica", self.block, &e));
         }
         if let Err(e) = self.put_run(file, existing).await {
-            self.mark_bad(&format!("a chunk could not be written in place: {e}")).await;
+            self.mark_bad(&format!("a chunk could not be written in place: {e}"))
+                .await;
             return Err(disk("cannot write to the replica", self.block, &e));
         }
         let mut m = lock(&self.meta);
@@ -196,9 +210,13 @@ impl Replica {
                 data: p.data.clone(),
                 crc: p.crc,
             };
-            self.shared.pending.fetch_add(p.data.len() as u64, Ordering::Relaxed);
+            self.shared
+                .pending
+                .fetch_add(p.data.len() as u64, Ordering::Relaxed);
             if let Some(old) = m.pending.insert(p.chunk, pending) {
-                self.shared.pending.fetch_sub(old.data.len() as u64, Ordering::Relaxed);
+                self.shared
+                    .pending
+                    .fetch_sub(old.data.len() as u64, Ordering::Relaxed);
             }
         }
         m.lsn = lsn;
@@ -215,14 +233,19 @@ impl Replica {
         let mut data = Vec::with_capacity(run.iter().map(|p| p.data.len()).sum());
         run.iter().for_each(|p| data.extend_from_slice(&p.data));
         let crcs: Vec<u32> = run.iter().map(|p| p.crc).collect();
-        file.write_at(self.layout.chunk_at(first.chunk), data).await?;
-        file.write_at(self.layout.slot_at(first.chunk), encode_slots(&crcs)).await
+        file.write_at(self.layout.chunk_at(first.chunk), data)
+            .await?;
+        file.write_at(self.layout.slot_at(first.chunk), encode_slots(&crcs))
+            .await
     }
 
     /// After a write beyond the end failed: the file ends where the replica does again.
     async fn shrink_back(&self, file: &File, length: u64) {
         if let Err(e) = file.set_len(self.layout.data_at() + length).await {
-            self.mark_bad(&format!("a write failed half-way and could not be undone: {e}")).await;
+            self.mark_bad(&format!(
+                "a write failed half-way and could not be undone: {e}"
+            ))
+            .await;
         }
     }
 
@@ -247,7 +270,8 @@ impl Replica {
             let crc = crc32c::crc32c(&data);
             let data = data.freeze();
             let length = chunk_start(chunk) + data.len() as u64;
-            self.put(file, vec![Piece { chunk, data, crc }], length).await?;
+            self.put(file, vec![Piece { chunk, data, crc }], length)
+                .await?;
         }
         let from = lock(&self.meta).length;
         if from >= to {
@@ -256,14 +280,17 @@ impl Replica {
         let zeros = [0; CHUNK];
         let whole = crc32c::crc32c(&zeros);
         let (first, end) = (chunks_of(from), chunks_of(to));
-        let last = zeros.get(..chunk_len(end - 1, to)).map_or(whole, crc32c::crc32c);
+        let last = zeros
+            .get(..chunk_len(end - 1, to))
+            .map_or(whole, crc32c::crc32c);
         let mut crcs = vec![whole; (end - first) as usize];
         if let Some(slot) = crcs.last_mut() {
             *slot = last;
         }
         let grown = async {
             file.set_len(self.layout.data_at() + to).await?;
-            file.write_at(self.layout.slot_at(first), encode_slots(&crcs)).await
+            file.write_at(self.layout.slot_at(first), encode_slots(&crcs))
+                .await
         };
         if let Err(e) = grown.await {
             self.shrink_back(file, from).await;
@@ -331,24 +358,33 @@ impl Replica {
             return Err(fail(EINVAL, why));
         }
         if generation < m.generation {
-            let why = format!("block {block}: generation {generation} is below {}, the one adopted here", m.generation);
+            let why = format!(
+                "block {block}: generation {generation} is below {}, the one adopted here",
+                m.generation
+            );
             return Err(fail(ESTALE, why));
         }
         match existing {
             None if generation > m.generation => Ok(0),
             None if m.length == 0 => Ok(0),
             None => {
-                let why = format!("block {block}: exists already with generation {generation} and {} bytes", m.length);
+                let why = format!(
+                    "block {block}: exists already with generation {generation} and {} bytes",
+                    m.length
+                );
                 Err(fail(EEXIST, why))
             }
             Some((least, _)) if m.generation < least => {
-                let why =
-                    format!("block {block}: the replica here is stale: generation {}, needs {least}", m.generation);
+                let why = format!(
+                    "block {block}: the replica here is stale: generation {}, needs {least}",
+                    m.generation
+                );
                 Err(fail(ESTALE, why))
             }
-            Some((_, length)) if length > block_size => {
-                Err(fail(EINVAL, format!("block {block}: {length} bytes do not fit into a block of {block_size}")))
-            }
+            Some((_, length)) if length > block_size => Err(fail(
+                EINVAL,
+                format!("block {block}: {length} bytes do not fit into a block of {block_size}"),
+            )),
             Some((_, length)) => Ok(length),
         }
     }
@@ -406,17 +442,24 @@ impl Replica {
             for i in &images {
                 let crc = crc32c::crc32c(&i.data);
                 let data = i.data.clone();
-                self.shared.pending.fetch_add(data.len() as u64, Ordering::Relaxed);
+                self.shared
+                    .pending
+                    .fetch_add(data.len() as u64, Ordering::Relaxed);
                 if let Some(old) = m.pending.insert(i.chunk, Pending { lsn, data, crc }) {
-                    self.shared.pending.fetch_sub(old.data.len() as u64, Ordering::Relaxed);
+                    self.shared
+                        .pending
+                        .fetch_sub(old.data.len() as u64, Ordering::Relaxed);
                 }
             }
             let bytes: usize = gone.values().map(|p| p.data.len()).sum();
-            self.shared.pending.fetch_sub(bytes as u64, Ordering::Relaxed);
+            self.shared
+                .pending
+                .fetch_sub(bytes as u64, Ordering::Relaxed);
             self.header_of(&m)
         };
         if let Err(e) = self.cut_in_place(&file, header, before, length).await {
-            self.mark_bad(&format!("it could not be cut to {length} bytes: {e}")).await;
+            self.mark_bad(&format!("it could not be cut to {length} bytes: {e}"))
+                .await;
             return Err(disk("cannot cut the replica", self.block, &e));
         }
         let freed = u64::from(chunks_of(before) - chunks_of(length)) * CHUNK64;
@@ -438,7 +481,13 @@ impl Replica {
         Ok(())
     }
 
-    async fn cut_in_place(&self, file: &File, header: Header, before: u64, length: u64) -> io::Result<()> {
+    async fn cut_in_place(
+        &self,
+        file: &File,
+        header: Header,
+        before: u64,
+        length: u64,
+    ) -> io::Result<()> {
         self.settle_alone(file).await?;
         file.set_len(self.layout.data_at() + length).await?;
         let (first, end) = (chunks_of(length), chunks_of(before));

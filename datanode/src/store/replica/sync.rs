@@ -44,7 +44,9 @@ impl Replica {
         } else if fresh > 0 {
             let (data, _) = self.fetch_verified(floor, end, length).await?;
             let data = Bytes::from(data);
-            let lsn = self.log_synced(length, self.cut_up(floor, end, length, &data)).await?;
+            let lsn = self
+                .log_synced(length, self.cut_up(floor, end, length, &data))
+                .await?;
             lock(&self.meta).floor = end;
             drop(alone);
             lsn
@@ -65,12 +67,20 @@ impl Replica {
         Ok(())
     }
 
-    fn cut_up(&self, first: u32, end: u32, length: u64, data: &Bytes) -> Vec<crate::store::journal::Image> {
+    fn cut_up(
+        &self,
+        first: u32,
+        end: u32,
+        length: u64,
+        data: &Bytes,
+    ) -> Vec<crate::store::journal::Image> {
         let base = chunk_start(first);
         (first..end)
             .map(|chunk| {
                 let from = usize::try_from(chunk_start(chunk) - base).unwrap_or(0);
-                let len = self.expected_len(chunk, length).min(data.len().saturating_sub(from));
+                let len = self
+                    .expected_len(chunk, length)
+                    .min(data.len().saturating_sub(from));
                 image(chunk, &data.slice(from..from + len))
             })
             .collect()
@@ -97,7 +107,8 @@ impl Replica {
         };
         if let Err(e) = synced.await {
             // The kernel may have dropped what it could not write: what is there is not known.
-            self.mark_bad(&format!("a sync of its file failed: {e}")).await;
+            self.mark_bad(&format!("a sync of its file failed: {e}"))
+                .await;
             return Err(disk("cannot sync the replica", self.block, &e));
         }
         Ok(())
@@ -126,7 +137,9 @@ impl Replica {
             let file = self.file().await?;
             self.settle_alone(&file).await
         };
-        settled.await.map_err(|e| disk("cannot write in place", self.block, &e))
+        settled
+            .await
+            .map_err(|e| disk("cannot write in place", self.block, &e))
     }
 
     /// The same, where the gate is held. After an error the chunks stay in the journal.
@@ -135,7 +148,11 @@ impl Replica {
         loop {
             let (first, crcs, data, lsns) = {
                 let m = lock(&self.meta);
-                let mut ready = m.pending.iter().filter(|(_, p)| p.lsn <= durable).peekable();
+                let mut ready = m
+                    .pending
+                    .iter()
+                    .filter(|(_, p)| p.lsn <= durable)
+                    .peekable();
                 let Some((first, _)) = ready.peek().copied() else {
                     return Ok(());
                 };
@@ -154,7 +171,8 @@ impl Replica {
             };
             lock(&self.meta).unsynced = true;
             file.write_at(self.layout.chunk_at(first), data).await?;
-            file.write_at(self.layout.slot_at(first), encode_slots(&crcs)).await?;
+            file.write_at(self.layout.slot_at(first), encode_slots(&crcs))
+                .await?;
             let mut m = lock(&self.meta);
             for (chunk, len) in lsns {
                 m.pending.remove(&chunk);
@@ -219,9 +237,12 @@ impl Replica {
             drop(alone);
             Ok::<_, io::Error>((file, header))
         };
-        let (file, header) = brought.await.map_err(|e| disk("cannot write in place", self.block, &e))?;
+        let (file, header) = brought
+            .await
+            .map_err(|e| disk("cannot write in place", self.block, &e))?;
         if let Err(e) = self.sync_file(&file).await {
-            self.mark_bad(&format!("a sync of its file failed: {e}")).await;
+            self.mark_bad(&format!("a sync of its file failed: {e}"))
+                .await;
             return Ok(());
         }
         lock(&self.meta).header = Some(header);
@@ -234,7 +255,10 @@ impl Replica {
     pub fn settled(&self) {
         let durable = self.shared.journal.durable();
         let mut m = lock(&self.meta);
-        let clean = m.pending.is_empty() && m.synced >= m.length && m.floor >= chunks_of(m.length) && m.lsn <= durable;
+        let clean = m.pending.is_empty()
+            && m.synced >= m.length
+            && m.floor >= chunks_of(m.length)
+            && m.lsn <= durable;
         m.dirty_since = (!clean).then(|| self.shared.io.mono_ns());
     }
 
@@ -255,7 +279,9 @@ impl Replica {
             file.write_at(0, header.encode()).await?;
             file.sync_data().await
         };
-        synced.await.map_err(|e| disk("cannot sync a copy", self.block, &e))?;
+        synced
+            .await
+            .map_err(|e| disk("cannot sync a copy", self.block, &e))?;
         Ok(header)
     }
 

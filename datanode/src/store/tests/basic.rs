@@ -17,7 +17,10 @@ fn on_both(test: impl AsyncFn(Io, PathBuf)) {
     let world = World::new(7);
     world.run(test(world.node("dn"), PathBuf::from(DATA)));
     let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(test(Io::real(), dir.path().join("data")));
 }
 
@@ -28,7 +31,14 @@ fn bytes_come_back_after_writes_of_any_alignment_and_a_restart() {
         let store = opened.store;
         let w = new_block(&store, 1, 1, SIZE).await.unwrap();
         let mut expected = Vec::new();
-        for (at, len) in [(0, 10), (10, 4086), (4096, 100_000), (3, 5000), (200_000, 7), (SIZE - 3, 3)] {
+        for (at, len) in [
+            (0, 10),
+            (10, 4086),
+            (4096, 100_000),
+            (3, 5000),
+            (200_000, 7),
+            (SIZE - 3, 3),
+        ] {
             let bytes = pattern(len, at as u8);
             write(&w, at, &bytes).await.unwrap();
             let end = at as usize + len;
@@ -60,7 +70,9 @@ fn a_newer_generation_fences_the_older() {
         let store = try_open_with(&io, &data, 0).await.unwrap().store;
         let old = new_block(&store, 1, 1, SIZE).await.unwrap();
         write(&old, 0, &pattern(5000, 1)).await.unwrap();
-        let open = |generation, existing| store.open_block(BlockId(1), Generation(generation), existing, SIZE);
+        let open = |generation, existing| {
+            store.open_block(BlockId(1), Generation(generation), existing, SIZE)
+        };
         let new = open(3, Some((Generation(1), 4500))).await.unwrap();
         assert_eq!(write(&old, 0, b"late").await.unwrap_err().errno, ESTALE);
         write(&new, 4500, b"more").await.unwrap();
@@ -68,15 +80,23 @@ fn a_newer_generation_fences_the_older() {
         expected.truncate(4500);
         expected.extend_from_slice(b"more");
         assert_eq!(read_all(&store, 1).await.unwrap(), expected);
-        assert_eq!(open(2, Some((Generation(1), 0))).await.err().unwrap().errno, ESTALE);
-        assert_eq!(open(4, Some((Generation(4), 0))).await.err().unwrap().errno, ESTALE);
+        assert_eq!(
+            open(2, Some((Generation(1), 0))).await.err().unwrap().errno,
+            ESTALE
+        );
+        assert_eq!(
+            open(4, Some((Generation(4), 0))).await.err().unwrap().errno,
+            ESTALE
+        );
         assert_eq!(open(3, None).await.err().unwrap().errno, EEXIST);
         let stale = new.replica.read(Generation(4), 0, 1).await.err().unwrap();
         assert_eq!(stale.errno, ESTALE);
         // A new block of the same id under a higher generation starts empty.
         open(5, None).await.unwrap();
         assert_eq!(read_all(&store, 1).await.unwrap(), b"");
-        let missing = store.open_block(BlockId(2), Generation(1), Some((Generation(1), 0)), SIZE).await;
+        let missing = store
+            .open_block(BlockId(2), Generation(1), Some((Generation(1), 0)), SIZE)
+            .await;
         assert_eq!(missing.err().unwrap().errno, ENOENT);
     });
 }
@@ -89,7 +109,11 @@ fn small_synced_writes_cost_one_sync_of_the_journal_each_and_share_it() {
         let store = opened.store;
         let w = new_block(&store, 1, 1, SIZE).await.unwrap();
         write(&w, 0, &[1; 100]).await.unwrap();
-        assert_eq!(count_of(&opened.metrics.journal_syncs), 0, "nothing was asked to be synced");
+        assert_eq!(
+            count_of(&opened.metrics.journal_syncs),
+            0,
+            "nothing was asked to be synced"
+        );
         for i in 1..=5 {
             write(&w, 100 * i, &[2; 100]).await.unwrap();
             w.replica.sync().await.unwrap();
@@ -152,7 +176,10 @@ fn rot_is_found_reported_and_never_served_but_the_file_stays() {
         w.replica.sync().await.unwrap();
         let data_at = Layout::new(SIZE).unwrap().data_at();
         world.corrupt("dn", path, data_at + 9000, 0x10).unwrap();
-        assert_eq!(w.replica.read(Generation(1), 0, 4096).await.unwrap().data, pattern(20_000, 1)[..4096]);
+        assert_eq!(
+            w.replica.read(Generation(1), 0, 4096).await.unwrap().data,
+            pattern(20_000, 1)[..4096]
+        );
         opened.reporter.queues()[0].take();
         let bad = w.replica.read(Generation(1), 8192, 10).await.err().unwrap();
         assert_eq!(bad.errno, EIO);
@@ -166,15 +193,32 @@ fn rot_is_found_reported_and_never_served_but_the_file_stays() {
     world.run(async {
         let io = world.node("dn");
         let store = open(&io).await;
-        assert_eq!(read_all(&store, 1).await.unwrap_err().errno, EIO, "it is remembered");
+        assert_eq!(
+            read_all(&store, 1).await.unwrap_err().errno,
+            EIO,
+            "it is remembered"
+        );
         // A good copy takes its place; the bad file is put aside.
-        let copy = store.open_copy(BlockId(1), Generation(1), SIZE).await.unwrap();
+        let copy = store
+            .open_copy(BlockId(1), Generation(1), SIZE)
+            .await
+            .unwrap();
         write(&copy, 0, &pattern(20_000, 1)).await.unwrap();
-        assert_eq!(read_all(&store, 1).await.unwrap_err().errno, EIO, "not before it is complete");
+        assert_eq!(
+            read_all(&store, 1).await.unwrap_err().errno,
+            EIO,
+            "not before it is complete"
+        );
         store.finish_copy(&copy.replica).await.unwrap();
         store.drop_copy(&copy.replica).await;
         assert_eq!(read_all(&store, 1).await.unwrap(), pattern(20_000, 1));
-        assert_eq!(io.read_dir(Path::new("/data/quarantine")).await.unwrap().len(), 1);
+        assert_eq!(
+            io.read_dir(Path::new("/data/quarantine"))
+                .await
+                .unwrap()
+                .len(),
+            1
+        );
         assert_eq!(io.read_dir(Path::new("/data/copy")).await.unwrap(), []);
     });
     world.crash_with("dn", Unsynced::Lost);
@@ -190,12 +234,18 @@ fn an_unfinished_copy_is_never_seen() {
     world.run(async {
         let io = world.node("dn");
         let store = open(&io).await;
-        let copy = store.open_copy(BlockId(1), Generation(4), SIZE).await.unwrap();
+        let copy = store
+            .open_copy(BlockId(1), Generation(4), SIZE)
+            .await
+            .unwrap();
         write(&copy, 0, &pattern(9000, 1)).await.unwrap();
         assert!(store.report().is_empty());
         store.drop_copy(&copy.replica).await;
         assert_eq!(io.read_dir(Path::new("/data/copy")).await.unwrap(), []);
-        store.open_copy(BlockId(2), Generation(4), SIZE).await.unwrap();
+        store
+            .open_copy(BlockId(2), Generation(4), SIZE)
+            .await
+            .unwrap();
     });
     world.crash_with("dn", Unsynced::Kept);
     world.run(async {
@@ -230,7 +280,10 @@ fn deleted_replicas_stay_in_the_trash_for_ten_minutes() {
         store.purge_trash().await;
         assert_eq!(io.read_dir(trash).await.unwrap(), []);
         // The same block may come again, and a restart does not delete it a second time.
-        let copy = store.open_copy(BlockId(1), Generation(1), SIZE).await.unwrap();
+        let copy = store
+            .open_copy(BlockId(1), Generation(1), SIZE)
+            .await
+            .unwrap();
         write(&copy, 0, b"again").await.unwrap();
         store.finish_copy(&copy.replica).await.unwrap();
     });
@@ -268,7 +321,10 @@ fn a_full_disk_fails_its_writer_and_nothing_else() {
     world.run(async {
         let store = open(&world.node("dn")).await;
         assert_eq!(read_all(&store, 2).await.unwrap(), pattern(5000, 2));
-        assert_eq!(read_all(&store, 1).await.unwrap()[100..200], pattern(100, 9));
+        assert_eq!(
+            read_all(&store, 1).await.unwrap()[100..200],
+            pattern(100, 9)
+        );
     });
 }
 
@@ -278,7 +334,13 @@ fn a_configured_capacity_is_kept() {
         let store = try_open_with(&io, &data, 100_000).await.unwrap().store;
         let w = new_block(&store, 1, 1, SIZE).await.unwrap();
         write(&w, 0, &pattern(80_000, 1)).await.unwrap();
-        assert_eq!(write(&w, 80_000, &pattern(30_000, 1)).await.unwrap_err().errno, ENOSPC);
+        assert_eq!(
+            write(&w, 80_000, &pattern(30_000, 1))
+                .await
+                .unwrap_err()
+                .errno,
+            ENOSPC
+        );
         write(&w, 0, &pattern(80_000, 2)).await.unwrap();
         assert_eq!(read_all(&store, 1).await.unwrap(), pattern(80_000, 2));
         let (capacity, free) = store.shared().room.report();
@@ -295,7 +357,11 @@ fn a_failed_sync_of_the_journal_stops_the_node() {
         write(&w, 0, b"abc").await.unwrap();
         world.fail_next_sync("dn");
         assert_eq!(w.replica.sync().await.unwrap_err().errno, EIO);
-        assert_eq!(w.replica.sync().await.unwrap_err().errno, EIO, "not tried again");
+        assert_eq!(
+            w.replica.sync().await.unwrap_err().errno,
+            EIO,
+            "not tried again"
+        );
         assert_eq!(write(&w, 0, b"x").await.unwrap_err().errno, EIO);
         assert!(new_block(&opened.store, 2, 1, SIZE).await.is_err());
         let why = opened.failure.borrow().clone().unwrap();
@@ -338,9 +404,15 @@ fn another_cluster_or_node_is_refused() {
         drop(store);
         let store = try_open_with(&io, &data, 0).await.unwrap().store;
         let identity = store.identity().await;
-        assert_eq!((identity.cluster, identity.node, identity.incarnation), (ClusterId(5), NodeId(2), 2));
+        assert_eq!(
+            (identity.cluster, identity.node, identity.incarnation),
+            (ClusterId(5), NodeId(2), 2)
+        );
         store.join(ClusterId(5), NodeId(2), "nn:1").await.unwrap();
-        let refused = store.join(ClusterId(6), NodeId(2), "nn:1").await.unwrap_err();
+        let refused = store
+            .join(ClusterId(6), NodeId(2), "nn:1")
+            .await
+            .unwrap_err();
         assert!(matches!(refused, Error::OtherCluster { .. }), "{refused}");
         assert!(store.join(ClusterId(5), NodeId(3), "nn:1").await.is_err());
         assert!(store.obeys(4).await.unwrap());
@@ -393,16 +465,52 @@ fn patch(path: &Path, at: usize, bytes: &[u8]) {
 async fn a_spoiled_folder_is_refused_and_stays_as_it_was() {
     let identity = refused(|data| patch(&data.join("identity"), 25, &[0xff])).await;
     let text = identity.to_string();
-    assert!(matches!(identity, Error::Corrupt { .. }) && text.contains("identity: corrupt"), "{text}");
+    assert!(
+        matches!(identity, Error::Corrupt { .. }) && text.contains("identity: corrupt"),
+        "{text}"
+    );
     let newer = refused(|data| patch(&data.join("identity"), 6, &[9, 0])).await;
-    assert!(matches!(newer, Error::NewerFormat { found: 9, known: 1, .. }), "{newer}");
+    assert!(
+        matches!(
+            newer,
+            Error::NewerFormat {
+                found: 9,
+                known: 1,
+                ..
+            }
+        ),
+        "{newer}"
+    );
     let journal = "journal.0000000000000001";
     let rotten = refused(|data| patch(&data.join(journal), 100, &[0xee])).await;
-    assert!(matches!(rotten, Error::Corrupt { offset: 64, .. }), "{rotten}");
+    assert!(
+        matches!(rotten, Error::Corrupt { offset: 64, .. }),
+        "{rotten}"
+    );
     let newer = refused(|data| patch(&data.join(journal), 8, &[2])).await;
-    assert!(matches!(newer, Error::NewerFormat { found: 2, known: 1, .. }), "{newer}");
+    assert!(
+        matches!(
+            newer,
+            Error::NewerFormat {
+                found: 2,
+                known: 1,
+                ..
+            }
+        ),
+        "{newer}"
+    );
     let newer = refused(|data| patch(&data.join("blocks/0/000/0000000000000001"), 8, &[3])).await;
-    assert!(matches!(newer, Error::NewerFormat { found: 3, known: 1, .. }), "{newer}");
+    assert!(
+        matches!(
+            newer,
+            Error::NewerFormat {
+                found: 3,
+                known: 1,
+                ..
+            }
+        ),
+        "{newer}"
+    );
     let foreign = refused(|data| std::fs::remove_file(data.join("identity")).unwrap()).await;
     assert!(matches!(foreign, Error::Foreign { .. }), "{foreign}");
 }

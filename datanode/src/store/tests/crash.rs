@@ -11,7 +11,12 @@ const BLOCKS: u64 = 3;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Write { at: u64, len: usize, fill: u8, sync: bool },
+    Write {
+        at: u64,
+        len: usize,
+        fill: u8,
+        sync: bool,
+    },
     Sync,
     /// A new generation; `Some` brings the replica to a length.
     Adopt(Option<u64>),
@@ -43,12 +48,14 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn round() -> impl Strategy<Value = Round> {
     let ops = proptest::collection::vec(proptest::collection::vec(op(), 1..12), BLOCKS as usize);
-    (ops, 0..200usize, prop_oneof![0..20u64, 0..8000u64], 0..5u8).prop_map(|(ops, yields, sleep_ms, unsynced)| Round {
-        ops,
-        yields,
-        sleep_ms,
-        unsynced,
-    })
+    (ops, 0..200usize, prop_oneof![0..20u64, 0..8000u64], 0..5u8).prop_map(
+        |(ops, yields, sleep_ms, unsynced)| Round {
+            ops,
+            yields,
+            sleep_ms,
+            unsynced,
+        },
+    )
 }
 
 /// What a replica may hold.
@@ -115,16 +122,35 @@ impl Model {
     /// Checks what a crash left, and goes on from there.
     fn check(&mut self, block: u64, found: Option<(u64, Vec<u8>)>) {
         let Some((generation, bytes)) = found else {
-            assert!(!self.there || self.going || (self.synced.is_empty() && self.least_generation <= 1), "block {block} is lost");
+            assert!(
+                !self.there || self.going || (self.synced.is_empty() && self.least_generation <= 1),
+                "block {block} is lost"
+            );
             *self = Model::default();
             return;
         };
-        assert!(generation >= self.least_generation && generation <= self.generation, "block {block}: generation {generation}");
-        assert!(bytes.len() >= self.synced.len(), "block {block}: {} bytes of {}", bytes.len(), self.synced.len());
+        assert!(
+            generation >= self.least_generation && generation <= self.generation,
+            "block {block}: generation {generation}"
+        );
+        assert!(
+            bytes.len() >= self.synced.len(),
+            "block {block}: {} bytes of {}",
+            bytes.len(),
+            self.synced.len()
+        );
         for (i, byte) in bytes.iter().enumerate() {
             let synced = self.synced.get(i) == Some(byte);
             let written = self.maybe.get(i).is_some_and(|m| m.contains(byte));
-            assert!(synced || written, "block {block}: byte {i} of {} is {byte}, never written; {} synced there: {:?}, maybe of {}: {:?}", bytes.len(), self.synced.len(), self.synced.get(i), self.maybe.len(), self.maybe.get(i));
+            assert!(
+                synced || written,
+                "block {block}: byte {i} of {} is {byte}, never written; {} synced there: {:?}, maybe of {}: {:?}",
+                bytes.len(),
+                self.synced.len(),
+                self.synced.get(i),
+                self.maybe.len(),
+                self.maybe.get(i)
+            );
         }
         self.there = true;
         self.now = bytes.clone();
@@ -145,10 +171,14 @@ async fn run_ops(io: Io, store: Arc<Store>, models: Models, block: u64, ops: Vec
     let mut writer: Option<Writer> = None;
     for op in ops {
         if writer.is_none() {
-            let (there, generation, len) = with(&models, block, |m| (m.there, m.generation + 1, m.now.len()));
+            let (there, generation, len) =
+                with(&models, block, |m| (m.there, m.generation + 1, m.now.len()));
             with(&models, block, |m| m.resizing(len, generation));
             let existing = there.then_some((Generation(0), len as u64));
-            let opened = store.open_block(BlockId(block), Generation(generation), existing, SIZE).await.unwrap();
+            let opened = store
+                .open_block(BlockId(block), Generation(generation), existing, SIZE)
+                .await
+                .unwrap();
             with(&models, block, |m| {
                 m.there = true;
                 m.least_generation = if there { generation } else { 0 };
@@ -157,13 +187,26 @@ async fn run_ops(io: Io, store: Arc<Store>, models: Models, block: u64, ops: Vec
         }
         let Some(w) = writer.clone() else { return };
         match op {
-            Op::Write { at, len, fill, sync } => {
-                let at = if at == u64::MAX { with(&models, block, |m| m.now.len() as u64) } else { at };
+            Op::Write {
+                at,
+                len,
+                fill,
+                sync,
+            } => {
+                let at = if at == u64::MAX {
+                    with(&models, block, |m| m.now.len() as u64)
+                } else {
+                    at
+                };
                 let len = len.min((SIZE - at) as usize);
                 let data = pattern(len, fill);
                 with(&models, block, |m| m.writing(at as usize, &data));
                 write(&w, at, &data).await.unwrap();
-                with(&models, block, |m| if !data.is_empty() { m.wrote(at as usize, &data) });
+                with(&models, block, |m| {
+                    if !data.is_empty() {
+                        m.wrote(at as usize, &data)
+                    }
+                });
                 if sync {
                     w.replica.sync().await.unwrap();
                     with(&models, block, |m| m.all_synced(m.now.clone()));
@@ -174,10 +217,15 @@ async fn run_ops(io: Io, store: Arc<Store>, models: Models, block: u64, ops: Vec
                 with(&models, block, |m| m.all_synced(m.now.clone()));
             }
             Op::Adopt(len) => {
-                let (len, generation) = with(&models, block, |m| (len.unwrap_or(m.now.len() as u64), m.generation + 1));
+                let (len, generation) = with(&models, block, |m| {
+                    (len.unwrap_or(m.now.len() as u64), m.generation + 1)
+                });
                 with(&models, block, |m| m.resizing(len as usize, generation));
                 let existing = Some((Generation(1), len));
-                let opened = store.open_block(BlockId(block), Generation(generation), existing, SIZE).await.unwrap();
+                let opened = store
+                    .open_block(BlockId(block), Generation(generation), existing, SIZE)
+                    .await
+                    .unwrap();
                 let stale = write(&w, 0, b"x").await.unwrap_err();
                 assert_eq!(stale.errno, crate::errno::ESTALE);
                 with(&models, block, |m| {
@@ -194,7 +242,10 @@ async fn run_ops(io: Io, store: Arc<Store>, models: Models, block: u64, ops: Vec
             Op::Checkpoint => store.checkpoint().await.unwrap(),
             Op::Delete => {
                 with(&models, block, |m| m.going = true);
-                store.delete(&[(BlockId(block), Generation(u64::MAX))]).await.unwrap();
+                store
+                    .delete(&[(BlockId(block), Generation(u64::MAX))])
+                    .await
+                    .unwrap();
                 // Whether the deletion is on disk shows after the crash only.
                 return;
             }
@@ -202,7 +253,12 @@ async fn run_ops(io: Io, store: Arc<Store>, models: Models, block: u64, ops: Vec
         }
         if let Some(w) = &writer {
             let read = w.replica.read(Generation(0), 0, SIZE).await.unwrap();
-            with(&models, block, |m| assert!(read.data == m.now, "block {block}: a reader sees something else"));
+            with(&models, block, |m| {
+                assert!(
+                    read.data == m.now,
+                    "block {block}: a reader sees something else"
+                )
+            });
         }
     }
 }
@@ -235,7 +291,13 @@ fn simulate(seed: u64, rounds: Vec<Round>) {
             tokio::spawn(tick(io.clone(), store.clone()));
             let mut tasks = tokio::task::JoinSet::new();
             for (block, ops) in (1..).zip(round.ops) {
-                tasks.spawn(run_ops(io.clone(), store.clone(), models_in.clone(), block, ops));
+                tasks.spawn(run_ops(
+                    io.clone(),
+                    store.clone(),
+                    models_in.clone(),
+                    block,
+                    ops,
+                ));
             }
             for _ in 0..round.yields {
                 tokio::task::yield_now().await;
@@ -255,7 +317,10 @@ fn simulate(seed: u64, rounds: Vec<Round>) {
 }
 
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(64)
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(64)
 }
 
 proptest! {

@@ -30,15 +30,27 @@ pub fn reads(body: &[Term], out: &mut BTreeSet<RelId>) {
 
 /// The events whose rules depend on one another within a tick.
 pub fn event_strata(program: &Program) -> Strata {
-    strata(program, |rule| rule.head.action == Action::Emit, |rel| program.relation(rel).is_event())
+    strata(
+        program,
+        |rule| rule.head.action == Action::Emit,
+        |rel| program.relation(rel).is_event(),
+    )
 }
 
 /// The views.
 pub fn view_strata(program: &Program) -> Strata {
-    strata(program, |rule| rule.head.action == Action::Derive, |rel| program.relation(rel).is_view())
+    strata(
+        program,
+        |rule| rule.head.action == Action::Derive,
+        |rel| program.relation(rel).is_view(),
+    )
 }
 
-fn strata(program: &Program, derives: impl Fn(&Rule) -> bool, member: impl Fn(RelId) -> bool) -> Strata {
+fn strata(
+    program: &Program,
+    derives: impl Fn(&Rule) -> bool,
+    member: impl Fn(RelId) -> bool,
+) -> Strata {
     let mut edges: BTreeMap<RelId, BTreeSet<RelId>> = BTreeMap::new();
     for i in 0..program.relations.len() {
         let rel = RelId(u32::try_from(i).unwrap_or(u32::MAX));
@@ -66,14 +78,26 @@ fn components(edges: &BTreeMap<RelId, BTreeSet<RelId>>) -> Strata {
     let mut marks: BTreeMap<RelId, Mark> = BTreeMap::new();
     let mut stack: Vec<RelId> = Vec::new();
     let mut strata = Strata::default();
-    let next_of = |rel: RelId| edges.get(&rel).map(|s| s.iter().copied().collect::<Vec<_>>()).unwrap_or_default();
+    let next_of = |rel: RelId| {
+        edges
+            .get(&rel)
+            .map(|s| s.iter().copied().collect::<Vec<_>>())
+            .unwrap_or_default()
+    };
     for root in edges.keys().copied() {
         if marks.contains_key(&root) {
             continue;
         }
         let mut calls = vec![(root, next_of(root), 0_usize)];
         let index = marks.len();
-        marks.insert(root, Mark { index, low: index, on_stack: true });
+        marks.insert(
+            root,
+            Mark {
+                index,
+                low: index,
+                on_stack: true,
+            },
+        );
         stack.push(root);
         while let Some((rel, targets, at)) = calls.last_mut() {
             let rel = *rel;
@@ -82,7 +106,14 @@ fn components(edges: &BTreeMap<RelId, BTreeSet<RelId>>) -> Strata {
                 match marks.get(&target).copied() {
                     None => {
                         let index = marks.len();
-                        marks.insert(target, Mark { index, low: index, on_stack: true });
+                        marks.insert(
+                            target,
+                            Mark {
+                                index,
+                                low: index,
+                                on_stack: true,
+                            },
+                        );
                         stack.push(target);
                         calls.push((target, next_of(target), 0));
                     }
@@ -96,7 +127,9 @@ fn components(edges: &BTreeMap<RelId, BTreeSet<RelId>>) -> Strata {
                 continue;
             }
             calls.pop();
-            let Some(mark) = marks.get(&rel).copied() else { continue };
+            let Some(mark) = marks.get(&rel).copied() else {
+                continue;
+            };
             if let Some((parent, _, _)) = calls.last()
                 && let Some(m) = marks.get_mut(parent)
             {
@@ -132,7 +165,9 @@ fn close(
     members.sort_unstable();
     let id = strata.components.len();
     let own: BTreeSet<RelId> = members.iter().copied().collect();
-    let reads_itself = members.iter().any(|m| edges.get(m).is_some_and(|t| !t.is_disjoint(&own)));
+    let reads_itself = members
+        .iter()
+        .any(|m| edges.get(m).is_some_and(|t| !t.is_disjoint(&own)));
     if reads_itself {
         strata.recursive.insert(id);
     }

@@ -51,7 +51,9 @@ impl Blocks {
         let mut left = need.known.clone();
         let mut at = 0;
         while !left.is_empty() {
-            let Some(block) = self.blocks.get(at) else { return false };
+            let Some(block) = self.blocks.get(at) else {
+                return false;
+            };
             if block.is_subset(&left) {
                 left = &left - block;
                 at += 1;
@@ -88,7 +90,9 @@ impl Blocks {
 
     /// Puts a part of a block first.
     fn split(&mut self, at: usize, part: &BTreeSet<usize>) {
-        let Some(block) = self.blocks.get_mut(at) else { return };
+        let Some(block) = self.blocks.get_mut(at) else {
+            return;
+        };
         let rest = &*block - part;
         if part.is_empty() || rest.is_empty() {
             return;
@@ -119,26 +123,50 @@ impl Indexes {
     fn choose_for(&mut self, rel: RelId, relation: &Relation, needs: Option<&BTreeSet<Need>>) {
         let all: BTreeSet<usize> = (0..relation.columns.len()).collect();
         let keys: BTreeSet<usize> = relation.keys.iter().copied().collect();
-        let mut orders = vec![Blocks { blocks: split_off(&keys, &all), key_columns: None }];
+        let mut orders = vec![Blocks {
+            blocks: split_off(&keys, &all),
+            key_columns: None,
+        }];
         let mut wanted: Vec<&Need> = needs.into_iter().flatten().collect();
         // Long ones first: the short ones then fit into their prefixes.
-        wanted.sort_by_key(|n| (std::cmp::Reverse(n.known.len()), n.ranged.is_none(), !n.join));
+        wanted.sort_by_key(|n| {
+            (
+                std::cmp::Reverse(n.known.len()),
+                n.ranged.is_none(),
+                !n.join,
+            )
+        });
         for need in wanted {
-            let unique = !keys.is_empty() && keys.is_subset(&need.known) && need.ranged.is_none() && !need.join;
+            let unique = !keys.is_empty()
+                && keys.is_subset(&need.known)
+                && need.ranged.is_none()
+                && !need.join;
             if unique || orders.iter_mut().any(|o| o.fit(need)) {
                 continue;
             }
-            let mut order = Blocks { blocks: split_off(&need.known, &all), key_columns: None };
+            let mut order = Blocks {
+                blocks: split_off(&need.known, &all),
+                key_columns: None,
+            };
             order.fit(need);
             orders.push(order);
         }
         for (i, order) in orders.into_iter().enumerate() {
             let columns: Vec<usize> = order.blocks.into_iter().flatten().collect();
             let unique_width = unique_width(&columns, &keys);
-            let default = if i == 0 { keys.len() } else { unique_width.min(columns.len()) };
+            let default = if i == 0 {
+                keys.len()
+            } else {
+                unique_width.min(columns.len())
+            };
             let id = IndexId(self.defs.len());
             let key_columns = order.key_columns.unwrap_or(default);
-            self.defs.push(IndexDef { rel, order: columns, key_columns, unique_width });
+            self.defs.push(IndexDef {
+                rel,
+                order: columns,
+                key_columns,
+                unique_width,
+            });
             self.of.entry(rel).or_default().push(id);
         }
     }
@@ -150,7 +178,12 @@ impl Indexes {
 
     /// The arrangement whose order starts with the most of the known columns (and then the ranged
     /// one), and how many of them lead.
-    pub fn best(&self, rel: RelId, known: &BTreeSet<usize>, ranged: Option<usize>) -> (IndexId, usize) {
+    pub fn best(
+        &self,
+        rel: RelId,
+        known: &BTreeSet<usize>,
+        ranged: Option<usize>,
+    ) -> (IndexId, usize) {
         let mut best = (IndexId(usize::MAX), 0);
         let mut score = None;
         for id in self.of(rel) {
@@ -204,10 +237,16 @@ impl Indexes {
 }
 
 fn split_off(first: &BTreeSet<usize>, all: &BTreeSet<usize>) -> Vec<BTreeSet<usize>> {
-    [first.clone(), all - first].into_iter().filter(|b| !b.is_empty()).collect()
+    [first.clone(), all - first]
+        .into_iter()
+        .filter(|b| !b.is_empty())
+        .collect()
 }
 
 /// How many leading columns contain the key.
 fn unique_width(order: &[usize], keys: &BTreeSet<usize>) -> usize {
-    order.iter().rposition(|c| keys.contains(c)).map_or(0, |p| p + 1)
+    order
+        .iter()
+        .rposition(|c| keys.contains(c))
+        .map_or(0, |p| p + 1)
 }

@@ -101,7 +101,13 @@ fn cost(program: &Program, indexes: &Indexes, term: &Term, bound: &BTreeSet<VarI
                 Arg::Var(v) => bound.contains(v),
                 _ => true,
             })
-            .then(|| if program.relation(a.rel).is_event() { 2 } else { 6 }),
+            .then(|| {
+                if program.relation(a.rel).is_event() {
+                    2
+                } else {
+                    6
+                }
+            }),
         Term::Unnest { list, .. } => ready(list, bound).then_some(40),
         Term::Agg { outer, .. } => outer.iter().all(|v| bound.contains(v)).then_some(60),
         Term::Atom(a) => Some(atom_cost(program, indexes, a, bound)),
@@ -111,7 +117,9 @@ fn cost(program: &Program, indexes: &Indexes, term: &Term, bound: &BTreeSet<VarI
 fn atom_cost(program: &Program, indexes: &Indexes, atom: &Atom, bound: &BTreeSet<VarId>) -> u32 {
     let relation = program.relation(atom.rel);
     let known = bound_columns(atom, bound);
-    let free = u32::try_from(atom.args.len().saturating_sub(known.len())).unwrap_or(u32::MAX).min(15);
+    let free = u32::try_from(atom.args.len().saturating_sub(known.len()))
+        .unwrap_or(u32::MAX)
+        .min(15);
     match relation.kind {
         RelKind::Tick => 1,
         RelKind::Event { .. } | RelKind::Edge { .. } => {
@@ -160,7 +168,9 @@ pub fn range_of(arg: &Arg, bound: &BTreeSet<VarId>, all: &[&Term]) -> Range {
         return range;
     }
     for term in all {
-        let Term::Test(Expr::Binary(op, a, b)) = term else { continue };
+        let Term::Test(Expr::Binary(op, a, b)) = term else {
+            continue;
+        };
         let (op, other) = match (a.as_ref(), b.as_ref()) {
             (Expr::Var(v), other) if v == var => (*op, other),
             (other, Expr::Var(v)) if v == var => (flip(*op), other),
