@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(short = 'R', long)]
     recursive: bool,
     /// Symbolic links themselves, not what they point to
-    #[arg(short = 'h', long)]
+    #[arg(long, long)]
     no_dereference: bool,
 }
 

@@ -96,8 +96,13 @@ impl Lab {
     pub fn mountpoint(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         self.watch_mount(&path);
-        std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
-        Ok(path)
+        // It is there already after a kill, perhaps as a dead mount, which cannot even be looked at.
+        match std::fs::create_dir(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(e).with_context(|| path.display().to_string())
+            }
+            _ => Ok(path),
+        }
     }
 
     /// Remembers to unmount a path at the end.

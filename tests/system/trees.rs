@@ -34,6 +34,7 @@ fn put_and_get_keep_a_tree_and_ask_before_they_replace() -> Result<()> {
     }
     let lab = lab()?;
     let tree = Tree::generate(&lab.path("tree"), 60, 2)?;
+    std::fs::write(tree.path.join("plain0"), "there")?;
     let back = lab.path("back").display().to_string();
     let here = tree.path.display().to_string();
     let up = Up::start(&lab, &[])?;
@@ -49,7 +50,7 @@ fn put_and_get_keep_a_tree_and_ask_before_they_replace() -> Result<()> {
     );
     let refused = up.boomfs(&["fs", "put", &format!("{here}/plain0"), "/copy/plain0"]);
     assert!(
-        refused.is_ok() || format!("{refused:?}").contains("replace it with -f"),
+        format!("{refused:?}").contains("replace it with -f"),
         "{refused:?}"
     );
     up.stop()

@@ -286,19 +286,15 @@ impl Machine {
     ) -> Result<bool, Stop> {
         let mut acc = Acc::new(agg.op);
         let outer = self.poison.take();
-        let mut failed = None;
         self.run(world, body, &mut |m| {
+            // Only the binding of the nested body is dropped.
             if let Err(error) = acc.add(agg, &m.slots, world.functions()) {
-                failed = Some(error.0);
+                m.errors.push(error.0);
             }
             Ok(!(in_order && acc.full()))
         })?;
         self.poison = outer;
-        let value = match failed {
-            Some(message) => Err(message),
-            None => acc.finish().map_err(|e| e.0),
-        };
-        match value {
+        match acc.finish().map_err(|e| e.0) {
             Ok(Some(bytes)) => Ok(store(result, &bytes, &mut self.slots)),
             Ok(None) => Ok(false),
             Err(message) => {
