@@ -517,7 +517,7 @@ impl Client {
         self.inner.link.query(text, limit).await
     }
 
-    /// Runs an Overlog query that stays. Its first [`Change`] holds all rows.
+    /// Runs an Overlog query that stays. Its first [`crate::Change`] holds all rows.
     ///
     /// # Errors
     /// ETIMEDOUT when the NameNode cannot be reached.

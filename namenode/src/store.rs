@@ -222,7 +222,7 @@ pub struct Folder {
     pub cluster: ClusterId,
     /// No batch was ever decided.
     pub new: bool,
-    /// The newest checkpoint; read it with [`checkpoint::Reader::open`].
+    /// The newest checkpoint; read it with `checkpoint::Reader::open`.
     pub checkpoint: Option<u64>,
     /// Batches after the checkpoint, in the order of their slots.
     pub batches: Vec<(u64, Vec<u8>)>,

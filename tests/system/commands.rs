@@ -90,7 +90,7 @@ fn all_errors_of_a_rule_file_are_shown() -> Result<()> {
         "--> bad.olg:2:12",
         "--> bad.olg:3:13",
         "^^^^^^",
-        "boomfs: bad.olg: 2 errors",
+        "boomfs: bad.olg: 3 errors",
     ] {
         assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
