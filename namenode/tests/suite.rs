@@ -14,6 +14,10 @@
     reason = "tests read rule files and variables of the environment"
 )]
 
+#[allow(
+    dead_code,
+    reason = "the driver serves more kinds of test than there are yet"
+)]
 #[path = "suite/driver.rs"]
 mod driver;
 

@@ -206,6 +206,7 @@ impl Store {
         if !self.shared.journal.is_idle() && self.shared.journal.failed().is_none() {
             self.checkpoint_or_warn().await;
         }
+        self.shared.release();
     }
 }
 

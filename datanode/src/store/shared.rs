@@ -94,8 +94,8 @@ pub(crate) struct Shared {
     /// Set once: why the DataNode cannot go on.
     pub failure: watch::Sender<Option<Arc<Error>>>,
     tokens: AtomicU64,
-    // Held until the last operation has ended, for then only is nothing written any more.
-    _lock: LockGuard,
+    // Held until the last operation has ended, or the store was closed after all that writes had.
+    folder: std::sync::Mutex<Option<LockGuard>>,
 }
 
 impl Shared {
@@ -122,8 +122,17 @@ impl Shared {
             dirty: Mutex::new(BTreeSet::new()),
             failure,
             tokens: AtomicU64::new(1),
-            _lock: guard,
+            folder: std::sync::Mutex::new(Some(guard)),
         }
+    }
+
+    /// Lets go of the data folder: another life of this DataNode may open it.
+    pub fn release(&self) {
+        let mut folder = self
+            .folder
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(folder.take());
     }
 
     /// A number for a pipeline that no other has had since the start.
