@@ -194,7 +194,11 @@ pub fn symlink(base: i64, names: &str, target: &str) -> Command {
 
 /// Commits a length, and those of blocks with their generations.
 pub fn commit(ino: i64, size: i64, blocks: &[(i64, i64, i64)]) -> Command {
-    let blocks = list(blocks.iter().map(|(block, generation, length)| list([i(*block), i(*generation), i(*length)])));
+    let blocks = list(
+        blocks
+            .iter()
+            .map(|(block, generation, length)| list([i(*block), i(*generation), i(*length)])),
+    );
     cmd("commit", ino, "", [i(size), blocks, list([s("now")])])
 }
 
@@ -403,7 +407,11 @@ impl<E: Engine> Cluster<E> {
         let time = self.time();
         let output = self.node.run(inputs, time).unwrap();
         let batches = self.take(output);
-        batches.first().and_then(Value::as_list).map(|batch| batch[1].as_list().unwrap().to_vec()).unwrap_or_default()
+        batches
+            .first()
+            .and_then(Value::as_list)
+            .map(|batch| batch[1].as_list().unwrap().to_vec())
+            .unwrap_or_default()
     }
 
     /// Registers a DataNode that has nothing, with its first report; its number.
@@ -414,7 +422,10 @@ impl<E: Engine> Cluster<E> {
     /// A DataNode greets, and reports that it has nothing if it is welcome.
     pub fn datanode_at(&mut self, conn: &str, node: i64, nonce: i64, addr: &str) -> i64 {
         let node = self.greet(conn, node, nonce, addr);
-        self.feed("report", vec![Value::addr(conn), i(node), b(true), b(true), none()]);
+        self.feed(
+            "report",
+            vec![Value::addr(conn), i(node), b(true), b(true), none()],
+        );
         node
     }
 
@@ -423,23 +434,51 @@ impl<E: Engine> Cluster<E> {
         self.arrival += 1;
         self.sent.clear();
         let (room, arrival) = (i(1 << 40), i(self.arrival));
-        let row = vec![arrival, Value::addr(conn), i(node), i(nonce), i(1), s(addr), room.clone(), room];
+        let row = vec![
+            arrival,
+            Value::addr(conn),
+            i(node),
+            i(nonce),
+            i(1),
+            s(addr),
+            room.clone(),
+            room,
+        ];
         self.feed("hello_datanode", row);
-        let welcome = self.sent.iter().find(|(event, row)| event == "welcome_datanode" && row[0] == Value::addr(conn));
-        let node = welcome.expect("welcome of a DataNode").1[1].as_int().unwrap();
+        let welcome = self
+            .sent
+            .iter()
+            .find(|(event, row)| event == "welcome_datanode" && row[0] == Value::addr(conn));
+        let node = welcome.expect("welcome of a DataNode").1[1]
+            .as_int()
+            .unwrap();
         self.sent.clear();
         node
     }
 
     /// A DataNode's sign of life.
     pub fn beat(&mut self, conn: &str, node: i64) {
-        self.feed("heartbeat", vec![Value::addr(conn), i(node), i(1 << 40), i(1 << 40)]);
+        self.feed(
+            "heartbeat",
+            vec![Value::addr(conn), i(node), i(1 << 40), i(1 << 40)],
+        );
     }
 
     /// A DataNode says what came and what is gone: block, generation, length.
     pub fn received(&mut self, conn: &str, node: i64, came: &[(i64, i64, i64)], gone: &[i64]) {
-        let came = list(came.iter().map(|(block, generation, length)| list([i(*block), i(*generation), i(*length)])));
-        self.feed("received", vec![Value::addr(conn), i(node), came, list(gone.iter().map(|x| i(*x)))]);
+        let came = list(
+            came.iter()
+                .map(|(block, generation, length)| list([i(*block), i(*generation), i(*length)])),
+        );
+        self.feed(
+            "received",
+            vec![
+                Value::addr(conn),
+                i(node),
+                came,
+                list(gone.iter().map(|x| i(*x))),
+            ],
+        );
     }
 
     pub fn taken(&mut self) -> Vec<Sent> {

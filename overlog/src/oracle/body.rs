@@ -116,7 +116,10 @@ impl Solver<'_> {
             b.fail("a variable is not bound".to_owned());
         }
         // After a failure, what is unbound matches anything under `notin` too.
-        if pending.iter().any(|t| matches!(t, Term::Not(atom) if self.rows(atom, &b).next().is_some())) {
+        if pending
+            .iter()
+            .any(|t| matches!(t, Term::Not(atom) if self.rows(atom, &b).next().is_some()))
+        {
             return;
         }
         found(&b);
