@@ -8,6 +8,7 @@ use boomfs_client::SetAttr;
 
 /// Arguments of `boomfs fs chown`.
 #[derive(clap::Args, Debug)]
+#[command(disable_help_flag = true)]
 pub struct Args {
     /// OWNER, OWNER:GROUP or :GROUP; names, as this machine knows them, or numbers
     #[arg(value_name = "OWNER[:GROUP]")]
@@ -21,6 +22,9 @@ pub struct Args {
     /// Symbolic links themselves, not what they point to
     #[arg(long, long)]
     no_dereference: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 }
 
 /// Changes owners.
