@@ -1,5 +1,6 @@
 //! Create and lookup by the NameNode's rules against the same logic on plain hash maps, alone and in
-//! batches of 256, on a million files. `BOOMFS_BENCH_FILES` sets another number.
+//! batches of 256, on a million files. `BOOMFS_BENCH_FILES` sets another number; an argument such as
+//! `create/256` runs that part alone.
 
 use anyhow::Result;
 use boomfs_benches::measure::{machine, median, resident, timed, us};
@@ -8,7 +9,7 @@ use boomfs_benches::rules::Rules;
 use std::time::Duration;
 
 const BATCH: usize = 256;
-const ROUNDS: usize = 400;
+const ROUNDS: usize = 1_000;
 
 fn main() -> Result<()> {
     let files = std::env::var("BOOMFS_BENCH_FILES")
@@ -33,32 +34,34 @@ fn main() -> Result<()> {
         (loaded - empty) / files as u64
     );
     let mut plain = Plain::new();
-    let (session, plain_dirs) = load_plain(&mut plain, files);
+    let (session, mut seq, plain_dirs) = load_plain(&mut plain, files);
 
-    report(
-        "create",
-        1,
-        create_rules(&mut rules, &dirs, 1)?,
-        create_plain(&mut plain, session, &plain_dirs, 1, files),
-    );
-    report(
-        "create",
-        BATCH,
-        create_rules(&mut rules, &dirs, BATCH)?,
-        create_plain(&mut plain, session, &plain_dirs, BATCH, files),
-    );
-    report(
-        "lookup",
-        1,
-        lookup_rules(&mut rules, &dirs, 1)?,
-        lookup_plain(&plain, &plain_dirs, 1),
-    );
-    report(
-        "lookup",
-        BATCH,
-        lookup_rules(&mut rules, &dirs, BATCH)?,
-        lookup_plain(&plain, &plain_dirs, BATCH),
-    );
+    let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
+    for (what, batch) in [
+        ("create", 1),
+        ("create", BATCH),
+        ("lookup", 1),
+        ("lookup", BATCH),
+    ] {
+        if only
+            .as_ref()
+            .is_some_and(|o| *o != format!("{what}/{batch}"))
+        {
+            continue;
+        }
+        let (by_rules, by_hand) = if what == "create" {
+            (
+                create_rules(&mut rules, &dirs, batch)?,
+                create_plain(&mut plain, (session, &mut seq), &plain_dirs, batch),
+            )
+        } else {
+            (
+                lookup_rules(&mut rules, &dirs, batch)?,
+                lookup_plain(&plain, &plain_dirs, batch),
+            )
+        };
+        report(what, batch, by_rules, by_hand);
+    }
     Ok(())
 }
 
@@ -88,7 +91,7 @@ fn load_rules(rules: &mut Rules, files: usize) -> Result<Vec<i64>> {
     Ok(dirs)
 }
 
-fn load_plain(plain: &mut Plain, files: usize) -> (i64, Vec<i64>) {
+fn load_plain(plain: &mut Plain, files: usize) -> (i64, i64, Vec<i64>) {
     let session = plain.open();
     let mut seq = 0;
     let mut make = |plain: &mut Plain, parent: i64, name: String, dir: bool| {
@@ -116,7 +119,7 @@ fn load_plain(plain: &mut Plain, files: usize) -> (i64, Vec<i64>) {
         let parent = dirs.get(f / 1_000).copied().unwrap_or(ROOT);
         make(plain, parent, format!("file-{:03}.txt", f % 1_000), false);
     }
-    (session, dirs)
+    (session, seq, dirs)
 }
 
 /// Names spread over the directories.
@@ -161,29 +164,25 @@ fn create_rules(rules: &mut Rules, dirs: &[i64], batch: usize) -> Result<Duratio
 
 fn create_plain(
     plain: &mut Plain,
-    session: i64,
+    (session, seq): (i64, &mut i64),
     dirs: &[i64],
     batch: usize,
-    files: usize,
 ) -> Duration {
-    let mut seq =
-        i64::try_from(files + files.div_ceil(1_000) + if batch == 1 { 0 } else { ROUNDS })
-            .unwrap_or_default();
     let mut times = Vec::new();
     for round in 0..ROUNDS {
         let part = names(dirs, round, batch, &format!("new{batch}"), 1);
         let (time, good) = timed(|| {
             part.iter()
                 .filter(|(parent, name)| {
-                    seq += 1;
+                    *seq += 1;
                     let create = Create {
                         session,
-                        seq,
-                        ack: seq - 512,
+                        seq: *seq,
+                        ack: *seq - 512,
                         uid: 0,
                         parent: *parent,
                         name: name.as_bytes(),
-                        stamp: seq,
+                        stamp: *seq,
                         dir: false,
                     };
                     plain.create(&create).is_ok()

@@ -23,3 +23,6 @@ mod driver;
 
 #[path = "suite/namespace.rs"]
 mod namespace;
+
+#[path = "suite/order.rs"]
+mod order;

@@ -4,6 +4,7 @@ pub mod agg;
 pub mod changes;
 pub mod eval;
 pub mod events;
+pub mod fast;
 pub mod index;
 pub mod lazy;
 pub mod machine;

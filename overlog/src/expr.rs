@@ -32,7 +32,7 @@ impl Env for NoVars {
 /// its list, or whatever a function reports.
 pub fn eval(e: &Expr, env: &dyn Env, functions: &[Function]) -> Result<Value, EvalError> {
     match e {
-        Expr::Const(v) => Ok(v.clone()),
+        Expr::Const(c) => Ok(c.value().clone()),
         Expr::Var(v) => env
             .get(*v)
             .ok_or_else(|| EvalError("a variable has no value".to_owned())),

@@ -4,6 +4,7 @@ mod builtin;
 #[cfg(test)]
 mod tests;
 
+use crate::engine::fast::Fast;
 use crate::expr::shown;
 use crate::ir::Type;
 use crate::value::Value;
@@ -37,6 +38,8 @@ pub struct Function {
     pub result: Type,
     /// Its code.
     pub body: Body,
+    /// The same on packed values, of some built-in ones.
+    pub(crate) fast: Option<Fast>,
 }
 
 impl Function {
@@ -52,6 +55,7 @@ impl Function {
             args: args.to_vec(),
             result,
             body: Arc::new(body),
+            fast: None,
         }
     }
 }

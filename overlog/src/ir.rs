@@ -2,8 +2,10 @@
 //! oracle all read this and nothing else.
 
 use crate::functions::Function;
+use crate::packed;
 use crate::value::Value;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Index of a relation in [`Program::relations`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -319,11 +321,41 @@ pub enum Arg {
     Any,
 }
 
+/// A constant of an expression, packed once and for all.
+#[derive(Clone, Debug)]
+pub struct Constant {
+    value: Value,
+    packed: Arc<[u8]>,
+}
+
+impl Constant {
+    /// Its value.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Its packed bytes.
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+}
+
+impl From<Value> for Constant {
+    fn from(value: Value) -> Constant {
+        let mut packed = Vec::new();
+        packed::pack(&value, &mut packed);
+        Constant {
+            value,
+            packed: packed.into(),
+        }
+    }
+}
+
 /// An expression.
 #[derive(Clone, Debug)]
 pub enum Expr {
     /// A constant.
-    Const(Value),
+    Const(Constant),
     /// A variable.
     Var(VarId),
     /// `!x`, `-x`.

@@ -7,7 +7,7 @@ use crate::engine::machine::Machine;
 use crate::engine::plan::EventRule;
 use crate::engine::state::State;
 use crate::functions::Function;
-use crate::ir::{Program, RelId, RelKind, Rule, TableClass};
+use crate::ir::{Program, RelId, RelKind, Rule, RuleId, TableClass};
 use crate::packed::Row;
 use crate::value::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +51,7 @@ struct Done {
     conflicts: BTreeSet<(String, Row, Row)>,
     violations: BTreeSet<(String, Row)>,
     watch: Vec<String>,
-    fired: BTreeSet<String>,
+    fired: BTreeSet<RuleId>,
     changes: Changes,
     rows: u64,
 }
@@ -63,7 +63,12 @@ impl Node {
     /// A rule cannot be planned.
     pub fn new(program: Arc<Program>, options: Options) -> Result<Node, RunError> {
         let (schedule, indexes) = Schedule::new(&program)?;
-        let state = State::new(Arc::clone(&program), indexes, &schedule.event_indexes)?;
+        let state = State::new(
+            Arc::clone(&program),
+            indexes,
+            &schedule.event_indexes,
+            &schedule.noted,
+        )?;
         Ok(Node {
             program,
             options,
@@ -220,10 +225,9 @@ impl Node {
                 return Ok(());
             }
             if output.ticks >= self.options.max_ticks {
-                let rules = fired.into_iter().collect::<Vec<_>>().join(", ");
                 return Err(RunError::Limit {
                     limit: format!("{} ticks in a run", self.options.max_ticks),
-                    rules,
+                    rules: tick::rule_names(&self.program, &fired),
                 });
             }
         }

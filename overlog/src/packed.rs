@@ -18,10 +18,10 @@ const FALSE: u8 = 0x01;
 const TRUE: u8 = 0x02;
 const INT_ZERO: u8 = 0x10;
 const FLOAT: u8 = 0x20;
-const STR: u8 = 0x30;
+pub(crate) const STR: u8 = 0x30;
 const BYTES: u8 = 0x31;
 const ADDR: u8 = 0x32;
-const LIST: u8 = 0x40;
+pub(crate) const LIST: u8 = 0x40;
 
 /// A row: packed values, one after the other.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

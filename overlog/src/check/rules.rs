@@ -259,7 +259,7 @@ impl Checker<'_> {
                 .map(|v| Expr::Var(VarId(v)))
                 .collect();
             let args = vec![
-                HeadArg::Expr(Expr::Const(Value::str(&name.text))),
+                HeadArg::Expr(Expr::Const(Value::str(&name.text).into())),
                 HeadArg::Expr(Expr::List(row)),
             ];
             let rule_name = self.made_up_name(&name.text);

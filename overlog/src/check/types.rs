@@ -338,7 +338,7 @@ impl RExpr {
     pub(super) fn lower(&self) -> Expr {
         let boxed = |e: &RExpr| Box::new(e.lower());
         match &self.kind {
-            RKind::Const(value) => Expr::Const(value.clone()),
+            RKind::Const(value) => Expr::Const(value.clone().into()),
             RKind::Var(v) => Expr::Var(*v),
             RKind::Unary(op, x) => Expr::Unary(*op, boxed(x)),
             RKind::Binary(op, x, y) => Expr::Binary(*op, boxed(x), boxed(y)),
@@ -347,7 +347,7 @@ impl RExpr {
             RKind::Index(list, at) => Expr::Index(boxed(list), boxed(at)),
             RKind::Call(id, args) => Expr::Call(*id, args.iter().map(RExpr::lower).collect()),
             // An error was reported, so nothing ever evaluates this.
-            RKind::Bad => Expr::Const(Value::Bool(false)),
+            RKind::Bad => Expr::Const(Value::Bool(false).into()),
         }
     }
 }

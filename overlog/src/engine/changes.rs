@@ -1,9 +1,8 @@
 //! The end of a tick: deletions, then insertions, then updates of each table, key by key.
 
-use crate::engine::eval::int_arithmetic;
 use crate::engine::tables::{columns_of, permute};
 use crate::engine::views::merge_value;
-use crate::ir::{BinaryOp, RelId, Relation};
+use crate::ir::{RelId, Relation};
 use crate::oracle::exact::ExactSum;
 use crate::packed::{self, Row};
 use crate::value::Value;
@@ -202,16 +201,7 @@ fn total<'a>(value: &[u8], sets: impl Iterator<Item = &'a Set>) -> Result<Vec<u8
     let sum = match floats {
         Some(_) if any_int => return Err("ints and floats do not add".to_string()),
         Some(f) => Value::float(f.round()),
-        None => {
-            // Reported in the words of integer arithmetic.
-            let overflow = || {
-                int_arithmetic(BinaryOp::Add, i64::MAX, 1)
-                    .err()
-                    .map(|e| e.0)
-                    .unwrap_or_default()
-            };
-            Value::Int(i64::try_from(ints).map_err(|_| overflow())?)
-        }
+        None => Value::Int(i64::try_from(ints).map_err(|_| "+= does not fit 64 bits")?),
     };
     let mut out = Vec::new();
     packed::pack(&sum, &mut out);

@@ -1,10 +1,11 @@
 //! Expressions over packed values: what is only moved or compared is never decoded.
 
+use crate::engine::fast;
+use crate::expr;
 use crate::functions::{EvalError, Function};
 use crate::ir::{BinaryOp, Expr, UnaryOp};
 use crate::packed;
 use crate::value::Value;
-use std::cmp::Ordering;
 
 /// Packed values of variables. Empty bytes: undefined.
 pub trait Slots {
@@ -48,11 +49,11 @@ impl Ev<'_> {
         }
     }
 
-    fn with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
-        match self {
-            Ev::Ref(b) => f(b),
-            Ev::Own(b) => f(b),
-            Ev::Int(_) | Ev::Bool(_) => {
+    /// Shows its packed bytes.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
+        match self.packed() {
+            Some(b) => f(b),
+            None => {
                 let mut bytes = Vec::with_capacity(9);
                 self.write(&mut bytes);
                 f(&bytes)
@@ -60,7 +61,17 @@ impl Ev<'_> {
         }
     }
 
-    fn int(&self) -> Option<i64> {
+    /// The packed bytes, if it has them.
+    pub(crate) fn packed(&self) -> Option<&[u8]> {
+        match self {
+            Ev::Ref(b) => Some(b),
+            Ev::Own(b) => Some(b),
+            Ev::Int(_) | Ev::Bool(_) => None,
+        }
+    }
+
+    /// Its int, if it is one.
+    pub(crate) fn int(&self) -> Option<i64> {
         match self {
             Ev::Int(i) => Some(*i),
             Ev::Bool(_) => None,
@@ -83,14 +94,6 @@ impl Ev<'_> {
             Ev::Bool(b) => Ok(Value::Bool(*b)),
             Ev::Ref(b) => unpack_one(b),
             Ev::Own(b) => unpack_one(b),
-        }
-    }
-
-    fn compare(&self, other: &Ev<'_>) -> Ordering {
-        match (self, other) {
-            (Ev::Int(a), Ev::Int(b)) => a.cmp(b),
-            (Ev::Ref(a), Ev::Ref(b)) => a.cmp(b),
-            _ => self.with(|a| other.with(|b| a.cmp(b))),
         }
     }
 }
@@ -140,7 +143,11 @@ pub fn eval<'a>(
     functions: &[Function],
 ) -> Result<Ev<'a>, EvalError> {
     match e {
-        Expr::Const(v) => Ok(own(v)),
+        Expr::Const(c) => Ok(match c.value() {
+            Value::Int(i) => Ev::Int(*i),
+            Value::Bool(b) => Ev::Bool(*b),
+            _ => Ev::Ref(c.packed()),
+        }),
         Expr::Var(v) => {
             let bytes = slots.slot(v.0 as usize);
             if bytes.is_empty() {
@@ -181,18 +188,29 @@ pub fn eval<'a>(
             let function = functions
                 .get(id.0 as usize)
                 .ok_or_else(|| EvalError("no such function".to_string()))?;
-            let mut values = Vec::with_capacity(args.len());
-            for a in args {
-                // A constant is a value already.
-                let value = match a {
-                    Expr::Const(v) => v.clone(),
-                    _ => eval(a, slots, functions)?.value()?,
-                };
-                values.push(value);
+            match args.as_slice() {
+                [a] => call(function, [eval(a, slots, functions)?]),
+                [a, b] => call(
+                    function,
+                    [eval(a, slots, functions)?, eval(b, slots, functions)?],
+                ),
+                _ => {
+                    let args: Result<Vec<_>, _> =
+                        args.iter().map(|a| eval(a, slots, functions)).collect();
+                    call(function, args?)
+                }
             }
-            Ok(own(&(function.body)(&values)?))
         }
     }
+}
+
+fn call<'a>(function: &Function, args: impl AsRef<[Ev<'a>]>) -> Result<Ev<'a>, EvalError> {
+    let args = args.as_ref();
+    if let Some(result) = function.fast.and_then(|fast| fast(args)) {
+        return Ok(result);
+    }
+    let values: Result<Vec<Value>, EvalError> = args.iter().map(Ev::value).collect();
+    Ok(own(&(function.body)(&values?)?))
 }
 
 fn index<'a>(list: Ev<'a>, at: &Ev<'_>) -> Result<Ev<'a>, EvalError> {
@@ -215,74 +233,41 @@ fn index<'a>(list: Ev<'a>, at: &Ev<'_>) -> Result<Ev<'a>, EvalError> {
 }
 
 fn unary(op: UnaryOp, a: &Ev<'_>) -> Result<Ev<'static>, EvalError> {
-    match op {
-        UnaryOp::Not => a
-            .truth()
-            .map(|b| Ev::Bool(!b))
-            .ok_or_else(|| EvalError("! of what is not true or false".to_string())),
-        UnaryOp::Neg => match a.value()? {
-            Value::Int(i) => i.checked_neg().map(Ev::Int).ok_or_else(overflow),
-            Value::Float(x) => Ok(own(&Value::float(-x))),
-            other => Err(EvalError(format!("- of {other}"))),
-        },
+    if let (UnaryOp::Not, Ev::Bool(b)) = (op, a) {
+        return Ok(Ev::Bool(!b));
     }
-}
-
-fn overflow() -> EvalError {
-    EvalError("integer overflow".to_string())
+    expr::unary(op, &a.value()?).map(|v| own(&v))
 }
 
 fn binary(op: BinaryOp, a: &Ev<'_>, b: &Ev<'_>) -> Result<Ev<'static>, EvalError> {
-    match op {
-        BinaryOp::Eq => Ok(Ev::Bool(a.compare(b) == Ordering::Equal)),
-        BinaryOp::Ne => Ok(Ev::Bool(a.compare(b) != Ordering::Equal)),
-        BinaryOp::Lt => Ok(Ev::Bool(a.compare(b) == Ordering::Less)),
-        BinaryOp::Le => Ok(Ev::Bool(a.compare(b) != Ordering::Greater)),
-        BinaryOp::Gt => Ok(Ev::Bool(a.compare(b) == Ordering::Greater)),
-        BinaryOp::Ge => Ok(Ev::Bool(a.compare(b) != Ordering::Less)),
+    let order = || fast::compare(a, b).unwrap_or_else(|| a.with(|a| b.with(|b| a.cmp(b))));
+    let fast = match op {
+        BinaryOp::Eq => Some(Ev::Bool(order().is_eq())),
+        BinaryOp::Ne => Some(Ev::Bool(order().is_ne())),
+        BinaryOp::Lt => Some(Ev::Bool(order().is_lt())),
+        BinaryOp::Le => Some(Ev::Bool(order().is_le())),
+        BinaryOp::Gt => Some(Ev::Bool(order().is_gt())),
+        BinaryOp::Ge => Some(Ev::Bool(order().is_ge())),
         _ => match (a.int(), b.int()) {
             (Some(x), Some(y)) => int_arithmetic(op, x, y).map(Ev::Int),
-            _ => arithmetic(op, &a.value()?, &b.value()?).map(|v| own(&v)),
+            _ if op == BinaryOp::Add => fast::concat(a, b),
+            _ => None,
         },
+    };
+    match fast {
+        Some(result) => Ok(result),
+        None => expr::binary(op, &a.value()?, &b.value()?).map(|v| own(&v)),
     }
 }
 
-/// Arithmetic on ints; never wraps.
-pub fn int_arithmetic(op: BinaryOp, x: i64, y: i64) -> Result<i64, EvalError> {
-    let result = match op {
+/// Arithmetic on ints; never wraps. `None` if there is no result.
+fn int_arithmetic(op: BinaryOp, x: i64, y: i64) -> Option<i64> {
+    match op {
         BinaryOp::Add => x.checked_add(y),
         BinaryOp::Sub => x.checked_sub(y),
         BinaryOp::Mul => x.checked_mul(y),
-        BinaryOp::Div | BinaryOp::Rem if y == 0 => {
-            return Err(EvalError("division by zero".to_string()));
-        }
         BinaryOp::Div => x.checked_div(y),
         BinaryOp::Rem => x.checked_rem(y),
-        _ => return Err(EvalError("no such operation on ints".to_string())),
-    };
-    result.ok_or_else(overflow)
-}
-
-fn arithmetic(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, EvalError> {
-    match (op, a, b) {
-        (_, Value::Float(x), Value::Float(y)) => match op {
-            BinaryOp::Add => Ok(Value::float(x + y)),
-            BinaryOp::Sub => Ok(Value::float(x - y)),
-            BinaryOp::Mul => Ok(Value::float(x * y)),
-            BinaryOp::Div | BinaryOp::Rem if *y == 0.0 => {
-                Err(EvalError("division by zero".to_string()))
-            }
-            BinaryOp::Div => Ok(Value::float(x / y)),
-            BinaryOp::Rem => Ok(Value::float(x % y)),
-            _ => Err(EvalError("no such operation on floats".to_string())),
-        },
-        (BinaryOp::Add, Value::Str(x), Value::Str(y)) => Ok(Value::str([&x[..], &y[..]].concat())),
-        (BinaryOp::Add, Value::Bytes(x), Value::Bytes(y)) => {
-            Ok(Value::bytes([&x[..], &y[..]].concat()))
-        }
-        (BinaryOp::Add, Value::List(x), Value::List(y)) => {
-            Ok(Value::list([&x[..], &y[..]].concat()))
-        }
-        _ => Err(EvalError(format!("no such operation on {a} and {b}"))),
+        _ => None,
     }
 }

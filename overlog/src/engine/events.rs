@@ -67,6 +67,29 @@ impl RowBuf {
     }
 }
 
+/// The values that a column of the tick's rows has, while they are few: a rule that asks for others need not run.
+struct Distinct {
+    column: usize,
+    values: Vec<Vec<u8>>,
+    many: bool,
+}
+
+/// More different values than this are not told apart.
+const FEW: usize = 16;
+
+impl Distinct {
+    fn add(&mut self, value: &[u8]) {
+        if self.many || self.values.iter().any(|v| v == value) {
+            return;
+        }
+        if self.values.len() < FEW {
+            self.values.push(value.to_vec());
+        } else {
+            self.many = true;
+        }
+    }
+}
+
 /// Rows of one event with some columns' values.
 struct HashIndex {
     columns: Vec<usize>,
@@ -83,15 +106,28 @@ const NONE: u32 = u32::MAX;
 #[derive(Default)]
 pub struct EventRows {
     rows: RowBuf,
+    /// Where each column of each row ends, from the start of its row.
+    ends: Vec<u32>,
+    columns: usize,
     set: HashTable<u32>,
     indexes: Vec<HashIndex>,
+    distinct: Vec<Distinct>,
     hasher: DefaultHashBuilder,
 }
 
 impl EventRows {
-    /// Empty, with hash indexes on these columns.
-    pub fn new(indexes: &[Vec<usize>]) -> EventRows {
+    /// Empty, with so many columns, hash indexes on these, and their different values of some noted.
+    pub fn new(columns: usize, indexes: &[Vec<usize>], distinct: &[usize]) -> EventRows {
         EventRows {
+            columns,
+            distinct: distinct
+                .iter()
+                .map(|c| Distinct {
+                    column: *c,
+                    values: Vec::new(),
+                    many: false,
+                })
+                .collect(),
             indexes: indexes
                 .iter()
                 .map(|c| HashIndex {
@@ -128,10 +164,37 @@ impl EventRows {
         let (rows, hasher) = (&self.rows, &self.hasher);
         self.set
             .insert_unique(hash, at, |i| hasher.hash_one(rows.get(*i as usize)));
+        let mut end = 0;
+        for _ in 0..self.columns {
+            end += packed::skip(row.get(end..).unwrap_or_default());
+            self.ends.push(u32::try_from(end).unwrap_or(u32::MAX));
+        }
+        let ends = self.ends.as_slice();
+        let ends = ends.get(ends.len() - self.columns..).unwrap_or_default();
         for index in &mut self.indexes {
-            index.add(row, at, &self.hasher);
+            index.add(row, ends, at, &self.hasher);
+        }
+        for distinct in &mut self.distinct {
+            distinct.add(value(row, ends, distinct.column));
         }
         true
+    }
+
+    /// The row at a place, to read its columns.
+    #[inline]
+    pub fn columns(&self, at: usize) -> Columns<'_> {
+        let from = at * self.columns;
+        Columns {
+            row: self.rows.get(at),
+            ends: self.ends.get(from..from + self.columns).unwrap_or_default(),
+        }
+    }
+
+    /// False if no row has one of these values in the column that is noted at `at`.
+    pub fn may_have(&self, at: usize, values: &[Vec<u8>]) -> bool {
+        self.distinct
+            .get(at)
+            .is_none_or(|d| d.many || values.iter().any(|v| d.values.contains(v)))
     }
 
     /// Is the row there?
@@ -164,7 +227,12 @@ impl EventRows {
             return;
         }
         self.rows.clear();
+        self.ends.clear();
         self.set.clear();
+        for distinct in &mut self.distinct {
+            distinct.values.clear();
+            distinct.many = false;
+        }
         for index in &mut self.indexes {
             index.keys.clear();
             index.table.clear();
@@ -173,19 +241,37 @@ impl EventRows {
     }
 }
 
+/// A row whose columns are found at once.
+#[derive(Clone, Copy)]
+pub struct Columns<'a> {
+    row: &'a [u8],
+    ends: &'a [u32],
+}
+
+impl<'a> Columns<'a> {
+    /// A column's packed value.
+    #[inline]
+    pub fn get(&self, column: usize) -> &'a [u8] {
+        value(self.row, self.ends, column)
+    }
+}
+
+#[inline]
+fn value<'a>(row: &'a [u8], ends: &[u32], column: usize) -> &'a [u8] {
+    let start = match column.checked_sub(1) {
+        None => 0,
+        Some(before) => ends.get(before).copied().unwrap_or(u32::MAX) as usize,
+    };
+    let end = ends.get(column).copied().unwrap_or(u32::MAX) as usize;
+    row.get(start..end).unwrap_or_default()
+}
+
 impl HashIndex {
-    fn add(&mut self, row: &[u8], at: u32, hasher: &DefaultHashBuilder) {
-        let mut rest = row;
-        let mut column = 0;
-        for wanted in &self.columns {
-            while column < *wanted {
-                rest = packed::split_first(rest).1;
-                column += 1;
-            }
-            let (value, after) = packed::split_first(rest);
-            self.keys.writer().extend_from_slice(value);
-            rest = after;
-            column += 1;
+    fn add(&mut self, row: &[u8], ends: &[u32], at: u32, hasher: &DefaultHashBuilder) {
+        for column in &self.columns {
+            self.keys
+                .writer()
+                .extend_from_slice(value(row, ends, *column));
         }
         self.keys.seal();
         self.next.push(NONE);

@@ -374,6 +374,7 @@ fn plans<W: World>(
             program,
             indexes: world.indexes(),
             event_indexes: &mut BTreeMap::new(),
+            noted: &mut BTreeMap::new(),
         }
         .free_body(rule, &mut bound)
         .map_err(|e| Stop::View(e.to_string()))?;

@@ -5,7 +5,7 @@
 
 use crate::engine::agg::Acc;
 use crate::engine::eval::{Slots, eval, test, undefined};
-use crate::engine::events::EventRows;
+use crate::engine::events::{Columns, EventRows};
 use crate::engine::index::{Scan, Snapshot};
 use crate::engine::plan::{Body, Col, IndexId, Indexes, Operand, Source, Step};
 use crate::functions::Function;
@@ -112,8 +112,8 @@ impl Machine {
     }
 
     /// Binds an event's row; false if it does not match.
-    pub fn bind_row(&mut self, cols: &[Col], row: &[u8]) -> bool {
-        apply(cols, row, &[], &mut self.slots)
+    pub fn bind_row(&mut self, cols: &[Col], row: Columns<'_>) -> bool {
+        apply_columns(cols, row, &mut self.slots)
     }
 
     /// Runs a body to its end and calls `emit` for each binding.
@@ -524,7 +524,7 @@ fn step_frame<W: World>(
                     Some(index) => rows.next(*index, at),
                     None => (at + 1 < rows.rows().len()).then_some(at + 1),
                 };
-                apply(cols, rows.rows().get(at), &[], slots)
+                apply_columns(cols, rows.columns(at), slots)
             }
             Iter::Rows { rows, at } => {
                 let Some(row) = rows.get(*at) else {
@@ -578,6 +578,15 @@ fn store(col: &Col, bytes: &[u8], slots: &mut Vec<Vec<u8>>) -> bool {
             expected.is_empty() || expected == bytes
         }
     }
+}
+
+/// Binds and checks the columns of an event's row.
+#[inline]
+fn apply_columns(cols: &[Col], row: Columns<'_>, slots: &mut Vec<Vec<u8>>) -> bool {
+    cols.iter().enumerate().all(|(at, col)| match col {
+        Col::Skip => true,
+        _ => store(col, row.get(at), slots),
+    })
 }
 
 /// Binds and checks the columns of a row that is in two pieces.

@@ -9,6 +9,7 @@ use crate::packed;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub mod graph;
+pub mod guards;
 pub mod indexes;
 pub mod order;
 
@@ -146,6 +147,17 @@ pub struct Driven {
     pub target: Option<Body>,
 }
 
+/// Values that a column of some row of an event must have, or the rule does nothing.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// The event.
+    pub rel: RelId,
+    /// Which of its noted columns.
+    pub at: usize,
+    /// One of these, packed.
+    pub values: Vec<Vec<u8>>,
+}
+
 /// A planned event rule.
 #[derive(Clone, Debug)]
 pub struct EventRule {
@@ -155,6 +167,8 @@ pub struct EventRule {
     pub drivers: Vec<Driven>,
     /// All positive events: the rule runs when none is empty.
     pub events: Vec<RelId>,
+    /// Looked at before it runs.
+    pub guards: Vec<Guard>,
     /// Slots.
     pub slots: usize,
     /// The head has aggregates.
@@ -169,6 +183,8 @@ pub struct Planner<'a> {
     pub indexes: &'a Indexes,
     /// Hash indexes of events: the columns of each.
     pub event_indexes: &'a mut BTreeMap<RelId, Vec<Vec<usize>>>,
+    /// Columns of events whose different values are noted.
+    pub noted: &'a mut BTreeMap<RelId, Vec<usize>>,
 }
 
 impl Planner<'_> {
@@ -198,6 +214,7 @@ impl Planner<'_> {
             rule: id,
             drivers,
             events: events.iter().map(|(_, a)| a.rel).collect(),
+            guards: guards::of(self.program, rule, &events, self.noted),
             slots: slots(rule),
             grouped: rule.head.args.iter().any(|a| matches!(a, HeadArg::Agg(_))),
         })

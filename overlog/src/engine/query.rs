@@ -132,6 +132,7 @@ impl Query {
             program: &program,
             indexes: &indexes,
             event_indexes: &mut BTreeMap::new(),
+            noted: &mut BTreeMap::new(),
         }
         .free_body(rule, &mut BTreeSet::new())
         .map_err(|e| e.to_string())?;

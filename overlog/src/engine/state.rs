@@ -64,6 +64,7 @@ impl State {
         program: Arc<Program>,
         indexes: Indexes,
         event_indexes: &BTreeMap<RelId, Vec<Vec<usize>>>,
+        noted: &BTreeMap<RelId, Vec<usize>>,
     ) -> Result<State, RunError> {
         let mut worker = Worker::new(
             timely::WorkerConfig::default(),
@@ -73,7 +74,7 @@ impl State {
         let mut tables = BTreeMap::new();
         let mut traces = BTreeMap::new();
         for rel in ids(&program).filter(|r| program.relation(*r).is_table()) {
-            let (flow, made) = TableFlow::install(&mut worker, rel, &indexes);
+            let (flow, made) = TableFlow::new(rel, &indexes);
             tables.insert(rel, flow);
             traces.extend(made);
         }
@@ -81,7 +82,13 @@ impl State {
         let views = install_views(&mut worker, &program, &indexes, &mut traces, &sink)?;
         let downstream = downstream(&program, &views, tables.keys().copied());
         let events = ids(&program)
-            .map(|r| EventRows::new(event_indexes.get(&r).map_or(&[], Vec::as_slice)))
+            .map(|r| {
+                EventRows::new(
+                    program.relation(r).columns.len(),
+                    event_indexes.get(&r).map_or(&[], Vec::as_slice),
+                    noted.get(&r).map_or(&[], Vec::as_slice),
+                )
+            })
             .collect();
         let snapshots = RefCell::new(vec![None; indexes.len()]);
         let mut state = State {
@@ -138,7 +145,6 @@ impl State {
         if deltas.is_empty() {
             return Ok(());
         }
-        let now = self.now;
         let mut tables = BTreeSet::new();
         let mut views = BTreeSet::new();
         let mut last = None;
@@ -151,12 +157,9 @@ impl State {
                     views.extend(follow);
                 }
                 self.touched.insert(*rel);
-                if let Some(flow) = self.tables.get_mut(rel) {
-                    flow.advance(now);
-                }
             }
             if let Some(flow) = self.tables.get_mut(rel) {
-                flow.send(row.clone(), now, if *came { 1 } else { -1 });
+                flow.send(row.clone(), if *came { 1 } else { -1 });
             }
         }
         self.step(&tables, &views)
@@ -173,22 +176,17 @@ impl State {
         }
         let mut steps = 0;
         loop {
-            let waiting = tables
-                .iter()
-                .any(|r| self.tables.get(r).is_some_and(|t| !t.done(now)));
             let behind = views.iter().find(|v| {
                 self.views
                     .get(**v)
                     .is_some_and(|f| !self.is_off(f) && !f.done(now))
             });
-            if !waiting && behind.is_none() {
+            let Some(at) = behind.copied() else {
                 break;
-            }
+            };
             self.worker.step();
             steps += 1;
-            if steps > MAX_WORKER_STEPS
-                && let Some(at) = behind.copied()
-            {
+            if steps > MAX_WORKER_STEPS {
                 self.switch_off(at);
                 steps = 0;
             }

@@ -1,79 +1,106 @@
-//! Each table as a dataflow of its own: one input, and an arrangement for each column order that rules use.
+//! Tables: an arrangement for each column order that rules use, which the dataflows of views import.
 
 use crate::engine::plan::{IndexDef, IndexId, Indexes};
-use crate::engine::spine::{Diff, RowArranged, RowBatcher, RowSpine, RowTrace, Tick, Update};
+use crate::engine::spine::{
+    Diff, RowArranged, RowBatcher, RowBuilder, RowSpine, RowTrace, Tick, Update,
+};
 use crate::ir::RelId;
 use crate::packed::{self, Row};
-use differential_dataflow::batcher::merge::MergeBatcher;
+use differential_dataflow::batcher::merge::{MergeBatcher, Sealer};
+use differential_dataflow::consolidation::consolidate_updates;
 use differential_dataflow::lattice::Lattice;
+use differential_dataflow::operators::arrange::TraceWriter;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::trace::{Description, Span, Trace};
 use differential_dataflow::{AsCollection, VecCollection};
 use std::collections::BTreeMap;
-use timely::container::CapacityContainerBuilder;
-use timely::dataflow::ProbeHandle;
+use std::rc::Rc;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Probe;
-use timely::dataflow::operators::core::input::{Handle, Input};
+use timely::dataflow::operators::generic::OperatorInfo;
 use timely::dataflow::operators::vec::Map;
-use timely::progress::Timestamp;
-use timely::worker::Worker;
+use timely::progress::{Antichain, Stamp, Timestamp};
 
 /// Rows with times and multiplicities inside a dataflow.
 pub type Rows<'scope, T> = VecCollection<'scope, T, Row, Diff>;
-type RowInput = Handle<Tick, CapacityContainerBuilder<Vec<(Row, Tick, Diff)>>>;
 
-/// A table's dataflow.
+/// An arrangement of a table: rows go straight into its trace, and so to the views that import it.
+/// An operator that arranges would give the same batches, at the price of its dataflow's progress
+/// tracking for each table in each tick.
+struct Arrangement {
+    order: Vec<usize>,
+    key_columns: usize,
+    writer: TraceWriter<RowSpine<Tick>>,
+}
+
+/// A table: an arrangement for each column order that rules use.
 pub struct TableFlow {
-    input: RowInput,
-    probe: ProbeHandle<Tick>,
+    arrangements: Vec<Arrangement>,
+    changes: Vec<(Row, Diff)>,
     now: Tick,
 }
 
 impl TableFlow {
-    /// Installs the dataflow of a table; gives the traces of its arrangements.
-    pub fn install(
-        worker: &mut Worker,
-        rel: RelId,
-        indexes: &Indexes,
-    ) -> (TableFlow, BTreeMap<IndexId, RowTrace<Tick>>) {
-        let probe = ProbeHandle::new();
-        let (input, traces) = worker.dataflow(|scope| {
-            let (input, stream) = scope.new_input();
-            let rows: Rows<'_, Tick> = stream.as_collection();
-            let mut traces = BTreeMap::new();
-            for id in indexes.of(rel) {
-                let arranged = arrange_by(rows.clone(), indexes.get(*id));
-                arranged.stream.probe_with(&probe);
-                traces.insert(*id, arranged.trace);
-            }
-            (input, traces)
-        });
-        (
-            TableFlow {
-                input,
-                probe,
-                now: 0,
-            },
-            traces,
-        )
-    }
-
-    /// Gives a change at a time.
-    pub fn send(&mut self, row: Row, now: Tick, diff: Diff) {
-        self.input.send((row, now, diff));
-    }
-
-    /// Says that nothing more comes before `now`.
-    pub fn advance(&mut self, now: Tick) {
-        if self.now < now {
-            self.now = now;
-            self.input.advance_to(now);
+    /// An empty table; gives the traces of its arrangements, too.
+    pub fn new(rel: RelId, indexes: &Indexes) -> (TableFlow, BTreeMap<IndexId, RowTrace<Tick>>) {
+        let mut traces = BTreeMap::new();
+        let mut arrangements = Vec::new();
+        for id in indexes.of(rel) {
+            let def = indexes.get(*id);
+            let info = || OperatorInfo::new(id.0, id.0, Rc::from([id.0]));
+            let (trace, writer) = RowTrace::new(RowSpine::new(info(), None, None), info(), None);
+            traces.insert(*id, trace);
+            arrangements.push(Arrangement {
+                order: def.order.clone(),
+                key_columns: def.key_columns,
+                writer,
+            });
         }
+        let flow = TableFlow {
+            arrangements,
+            changes: Vec::new(),
+            now: 0,
+        };
+        (flow, traces)
     }
 
-    /// All changes before `now` are in the arrangements?
-    pub fn done(&self, now: Tick) -> bool {
-        !self.probe.less_than(&now)
+    /// Gives a change, for the next time.
+    pub fn send(&mut self, row: Row, diff: Diff) {
+        self.changes.push((row, diff));
+    }
+
+    /// Brings the arrangements up to `now`: what was sent happened just before.
+    pub fn advance(&mut self, now: Tick) {
+        if self.now >= now {
+            return;
+        }
+        let changes = std::mem::take(&mut self.changes);
+        let time = now - 1;
+        for arrangement in &mut self.arrangements {
+            arrangement.advance(&changes, time, self.now, now);
+        }
+        self.now = now;
+    }
+}
+
+impl Arrangement {
+    fn advance(&mut self, changes: &[(Row, Diff)], time: Tick, from: Tick, to: Tick) {
+        let (lower, upper) = (Antichain::from_elem(from), Antichain::from_elem(to));
+        let mut updates: Vec<Update<Tick>> = changes
+            .iter()
+            .map(|(row, diff)| {
+                let pair = permute(row, &self.order, self.key_columns);
+                (pair, time, *diff)
+            })
+            .collect();
+        consolidate_updates(&mut updates);
+        match RowBuilder::seal(&mut vec![updates]) {
+            Some(batch) => {
+                let since = Antichain::from_elem(Tick::minimum());
+                let span = Span::new(Description::new(lower, upper, since), Some(Rc::new(batch)));
+                self.writer.insert(span, Stamp::from_elem(time));
+            }
+            None => self.writer.seal(upper),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The built-in functions. docs/OVERLOG.md has a table of them.
 
 use super::{EvalError, Function, MAX_BYTES, MAX_ITEMS};
+use crate::engine::fast;
 use crate::expr::shown;
 use crate::ir::Type::{Addr, Any, Bool, Bytes, Float, Int, List, Str};
 use crate::packed::Row;
@@ -12,7 +13,13 @@ type Outcome = Result<Value, EvalError>;
 /// The built-in functions.
 pub fn builtins() -> &'static [Function] {
     static ALL: OnceLock<Vec<Function>> = OnceLock::new();
-    ALL.get_or_init(|| [texts(), lists(), numbers(), conversions()].concat())
+    ALL.get_or_init(|| {
+        let mut all = [texts(), lists(), numbers(), conversions()].concat();
+        for function in &mut all {
+            function.fast = fast::of(&function.name);
+        }
+        all
+    })
 }
 
 fn texts() -> Vec<Function> {

@@ -21,6 +21,8 @@ pub(super) struct Schedule {
     pub(super) of_component: Vec<Vec<usize>>,
     /// Columns of the events' hash indexes.
     pub(super) event_indexes: BTreeMap<RelId, Vec<Vec<usize>>>,
+    /// Columns of events whose different values are noted.
+    pub(super) noted: BTreeMap<RelId, Vec<usize>>,
     /// Edges that some rule reads: table or view, edge, whether insertions.
     pub(super) edges: BTreeMap<RelId, Vec<(RelId, bool)>>,
     /// Kept views that are invariants.
@@ -39,10 +41,12 @@ impl Schedule {
         let indexes = Indexes::choose(program, &needs);
         let strata = graph::event_strata(program);
         let mut event_indexes = BTreeMap::new();
+        let mut noted = BTreeMap::new();
         let mut planner = Planner {
             program,
             indexes: &indexes,
             event_indexes: &mut event_indexes,
+            noted: &mut noted,
         };
         let mut plans: Vec<EventRule> = Vec::new();
         let mut triggers = vec![Vec::new(); program.relations.len()];
@@ -84,6 +88,7 @@ impl Schedule {
             strata,
             of_component,
             event_indexes,
+            noted,
             edges: edges(program, &read),
             invariants: invariants(program),
             sys_error: sys("sys_error"),

@@ -1,6 +1,6 @@
 //! One tick: the event rules, stratum by stratum, over the tables as they stood, then the changes.
 
-use super::{Done, Node, Pending, plan};
+use super::{Done, Node, Pending, Schedule, plan};
 use crate::api::{Message, RunError, Time};
 use crate::engine::agg::Acc;
 use crate::engine::changes::{Changes, Set};
@@ -8,10 +8,10 @@ use crate::engine::eval::eval;
 use crate::engine::events::RowBuf;
 use crate::engine::index::Scan;
 use crate::engine::machine::{Machine, Stop};
-use crate::engine::plan::{Body, Driven, EventRule};
+use crate::engine::plan::{Body, Driven, EventRule, Guard};
 use crate::engine::state::{Delta, State};
 use crate::engine::tables::columns_of;
-use crate::ir::{Action, HeadArg, Program, RelId, Rule, Type};
+use crate::ir::{Action, HeadArg, Program, RelId, Rule, RuleId, Type};
 use crate::packed::{self, Row};
 use crate::value::Value;
 use hashbrown::HashMap;
@@ -112,17 +112,13 @@ impl Node {
                 self.recursive(component, agenda, done)?;
                 continue;
             }
-            let plans = self
-                .schedule
-                .of_component
-                .get(component)
-                .cloned()
-                .unwrap_or_default();
-            for at in plans {
-                let Some((rel, found)) = self.fire(at, None, done)? else {
-                    continue;
-                };
-                self.emit(rel, &found, agenda);
+            let plans = |s: &Schedule, i: usize| s.of_component.get(component)?.get(i).copied();
+            let mut next = 0;
+            while let Some(at) = plans(&self.schedule, next) {
+                next += 1;
+                if let Some((rel, found)) = self.fire(at, None, done)? {
+                    self.emit(rel, &found, agenda);
+                }
             }
         }
         Ok(())
@@ -212,11 +208,14 @@ impl Node {
             return Ok(None);
         };
         let size = |d: &Driven| self.state.event(d.rel).map_or(0, |e| e.rows().len());
-        if plan
-            .events
-            .iter()
-            .any(|e| self.state.event(*e).is_none_or(|r| r.rows().is_empty()))
-        {
+        let idle = |rel: &RelId| self.state.event(*rel).is_none_or(|r| r.rows().is_empty());
+        let barred = |guard: &Guard| {
+            !self
+                .state
+                .event(guard.rel)
+                .is_some_and(|e| e.may_have(guard.at, &guard.values))
+        };
+        if plan.events.iter().any(idle) || plan.guards.iter().any(barred) {
             return Ok(None);
         }
         let chosen = match part {
@@ -248,20 +247,14 @@ impl Node {
                 .map(|m| (rule.name.clone(), m)),
         );
         if found.count > 0 {
-            done.fired.insert(rule.name.clone());
+            done.fired.insert(plan.rule);
         }
         done.rows += found.count;
         if outcome == Err(Stop::Limit) || done.rows > self.options.max_rows {
-            let rules = done
-                .fired
-                .iter()
-                .cloned()
-                .chain([rule.name.clone()])
-                .collect::<BTreeSet<_>>();
-            let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+            done.fired.insert(plan.rule);
             return Err(RunError::Limit {
                 limit: format!("{} rows in a tick", self.options.max_rows),
-                rules,
+                rules: rule_names(&self.program, &done.fired),
             });
         }
         if let Err(Stop::View(why)) = outcome {
@@ -460,6 +453,16 @@ impl Node {
     }
 }
 
+/// The names of rules, sorted, each once.
+pub(super) fn rule_names(program: &Program, rules: &BTreeSet<RuleId>) -> String {
+    let names: BTreeSet<&str> = rules
+        .iter()
+        .filter_map(|id| program.rules.get(id.0 as usize))
+        .map(|rule| rule.name.as_str())
+        .collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
 #[allow(clippy::too_many_arguments)] // the parts of a node, borrowed one by one
 fn drive(
     state: &State,
@@ -476,7 +479,7 @@ fn drive(
     };
     machine.prepare(plan.slots);
     for at in from..to {
-        if !machine.bind_row(&driven.cols, events.rows().get(at)) {
+        if !machine.bind_row(&driven.cols, events.columns(at)) {
             continue;
         }
         let outcome = machine.run(state, &driven.body, &mut |m| {

@@ -27,7 +27,7 @@ pub(super) fn lookup(v: VarId, vars: &Vars) -> Option<&Value> {
 pub(super) fn eval(e: &Expr, vars: &Vars, functions: &[Function]) -> Result<Value, String> {
     let go = |x: &Expr| eval(x, vars, functions);
     match e {
-        Expr::Const(v) => Ok(v.clone()),
+        Expr::Const(c) => Ok(c.value().clone()),
         Expr::Var(v) => lookup(*v, vars)
             .cloned()
             .ok_or_else(|| "a variable is not bound".to_owned()),

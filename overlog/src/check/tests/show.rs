@@ -176,7 +176,7 @@ fn expr(p: &Program, r: &Rule, e: &Expr) -> String {
             .join(", ")
     };
     match e {
-        Expr::Const(v) => v.to_string(),
+        Expr::Const(c) => c.value().to_string(),
         Expr::Var(v) => var(r, *v),
         Expr::Unary(UnaryOp::Not, x) => format!("!{}", expr(p, r, x)),
         Expr::Unary(UnaryOp::Neg, x) => format!("-{}", expr(p, r, x)),

@@ -1,6 +1,6 @@
 //! The order in which the terms of a body run: cheap filters first, then what finds few rows.
 
-use crate::engine::plan::{Indexes, Range, bound_columns, operand};
+use crate::engine::plan::{Indexes, Operand, Range, bound_columns, operand};
 use crate::ir::{Arg, Atom, BinaryOp, Expr, Program, RelKind, Term, VarId};
 use std::collections::BTreeSet;
 
@@ -178,7 +178,7 @@ pub fn range_of(arg: &Arg, bound: &BTreeSet<VarId>, all: &[&Term]) -> Range {
         };
         let value = match other {
             Expr::Var(v) if bound.contains(v) => operand(&Arg::Var(*v)),
-            Expr::Const(c) => operand(&Arg::Const(c.clone())),
+            Expr::Const(c) => Some(Operand::Const(c.packed().to_vec())),
             _ => None,
         };
         let Some(value) = value else { continue };
