@@ -6,7 +6,9 @@ use crate::engine::eval::{self, Slots};
 use crate::engine::plan::graph::reads;
 use crate::engine::plan::{IndexDef, IndexId, Indexes, order};
 use crate::engine::spine::{Diff, RowArranged, RowBuilder, RowSpine, RowTrace, Tick};
-use crate::engine::tables::{Rows, arrange_by, arrange_pairs, columns_of, permute, restore_order};
+use crate::engine::tables::{
+    Rows, arrange_by, arrange_pairs, check_row, columns_of, permute, restore_order,
+};
 use crate::functions::Function;
 use crate::ir::{
     Aggregate, Arg, Atom, Expr, HeadArg, Lattice as Merge, Program, RelId, RelKind, Rule, Term,
@@ -20,7 +22,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use timely::dataflow::operators::core::Inspect;
-use timely::dataflow::operators::vec::{Map, ToStream};
+use timely::dataflow::operators::vec::{Filter, Map, ToStream};
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{ProbeHandle, Scope};
 use timely::order::Product;
@@ -435,10 +437,12 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
         };
         let inner = self.body(rule, &terms, start)?;
         let counted = self.contributions(rule, inner, shared, std::slice::from_ref(agg));
-        let empty = vec![Acc::new(agg.op)];
-        let mut results = reduce(rule, counted, vec![agg.clone()], &self.sink);
+        let empty = vec![Acc::new(agg)];
+        let reduced = reduce(rule, counted, vec![agg.clone()], &self.sink);
+        let mut results = reduced.clone().filter(|(_, value)| has_value(value));
         if let Ok(Some(nothing)) = finish(empty) {
-            let have = distinct(results.clone().map(|(k, _)| k)).map(|k| (k, Row::default()));
+            // A group that failed is there too: it is not nothing.
+            let have = distinct(reduced.map(|(k, _)| k)).map(|k| (k, Row::default()));
             let pairs = groups.clone().map(|k| (k, Row::default()));
             let hit = arrange_pairs(pairs).join_core(arrange_pairs(have), |k, _, _| Some(owned(k)));
             let missing = groups.concat(hit.negate());
@@ -524,25 +528,52 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
             }
         }
         if aggs.is_empty() {
-            return self
+            let rows = self
                 .project_exprs(rule, b, group, Vec::new())
                 .map(|(row, _)| row);
+            return self.fitting(rule, rows);
         }
         let values: Vec<Expr> = aggs.iter().flat_map(|a| a.args.iter().cloned()).collect();
         let pairs = self.project_exprs(rule, b, group, values);
-        reduce(rule, pairs, aggs, &self.sink).map(move |(group, results)| {
-            let (group, results) = (columns_of(group.as_bytes()), columns_of(results.as_bytes()));
-            let mut out = Vec::new();
-            for (from_aggs, at) in &places {
-                let side = if *from_aggs { &results } else { &group };
-                out.extend_from_slice(side.as_slice().get(*at).copied().unwrap_or_default());
-            }
-            Row::from_bytes(out)
-        })
+        let reduced = reduce(rule, pairs, aggs, &self.sink);
+        let rows =
+            reduced
+                .filter(|(_, results)| has_value(results))
+                .map(move |(group, results)| {
+                    let (group, results) =
+                        (columns_of(group.as_bytes()), columns_of(results.as_bytes()));
+                    let mut out = Vec::new();
+                    for (from_aggs, at) in &places {
+                        let side = if *from_aggs { &results } else { &group };
+                        out.extend_from_slice(
+                            side.as_slice().get(*at).copied().unwrap_or_default(),
+                        );
+                    }
+                    Row::from_bytes(out)
+                });
+        self.fitting(rule, rows)
+    }
+
+    /// Rows whose values have the types of their columns.
+    fn fitting(&self, rule: &Rule, rows: Rows<'scope, T>) -> Rows<'scope, T> {
+        let relation = self.program.relation(rule.head.rel).clone();
+        let errors = Rc::clone(&self.sink.errors);
+        let name = rule.name.clone();
+        rows.inner
+            .filter(move |(row, _, diff)| {
+                let outcome = check_row(&relation, row.as_bytes());
+                if let Err(message) = &outcome
+                    && *diff > 0
+                {
+                    errors.borrow_mut().push((name.clone(), message.clone()));
+                }
+                outcome.is_ok()
+            })
+            .as_collection()
     }
 }
 
-/// Reduces contributions by group.
+/// Reduces contributions by group. A group that has no value is there with [no value](has_value).
 fn reduce<'scope, T: Timestamp + Lattice>(
     rule: &Rule,
     pairs: VecCollection<'scope, T, (Row, Row), Diff>,
@@ -555,12 +586,15 @@ fn reduce<'scope, T: Timestamp + Lattice>(
         .reduce_abelian::<_, RowBuilder<T>, RowSpine<T>, _, _>(
             "Aggregate",
             move |_, vals, out| {
-                let mut accs: Vec<Acc> = aggs.iter().map(|a| Acc::new(a.op)).collect();
-                let outcome = contribute(&mut accs, &aggs, vals).and_then(|()| finish(accs));
-                match outcome {
+                let mut accs: Vec<Acc> = aggs.iter().map(Acc::new).collect();
+                contribute(&mut accs, &aggs, vals);
+                match finish(accs) {
                     Ok(Some(row)) => out.push((row, 1)),
                     Ok(None) => {}
-                    Err(error) => errors.borrow_mut().push((name.clone(), error.0)),
+                    Err(error) => {
+                        errors.borrow_mut().push((name.clone(), error.0));
+                        out.push((Row::default(), 1));
+                    }
                 }
             },
             push_updates,
@@ -568,11 +602,12 @@ fn reduce<'scope, T: Timestamp + Lattice>(
         .as_collection(|k, v| (owned(k), owned(v)))
 }
 
-fn contribute(
-    accs: &mut [Acc],
-    aggs: &[Aggregate],
-    vals: &[(&[u8], Diff)],
-) -> Result<(), crate::functions::EvalError> {
+/// The aggregates of the group did not fail.
+fn has_value(results: &Row) -> bool {
+    !results.as_bytes().is_empty()
+}
+
+fn contribute(accs: &mut [Acc], aggs: &[Aggregate], vals: &[(&[u8], Diff)]) {
     for (val, times) in vals {
         for _ in 0..*times {
             let mut args = columns_of(val).into_iter();
@@ -581,11 +616,10 @@ fn contribute(
                 for out in pair.iter_mut().take(agg.args.len()) {
                     out.extend_from_slice(args.next().unwrap_or_default());
                 }
-                acc.add_packed(pair)?;
+                acc.add_packed(pair);
             }
         }
     }
-    Ok(())
 }
 
 fn finish(accs: Vec<Acc>) -> Result<Option<Row>, crate::functions::EvalError> {
