@@ -262,6 +262,14 @@ fn write_list<'a>(items: impl Iterator<Item = &'a Vec<u8>>, out: &mut Vec<u8>) {
     packed::end_list(out);
 }
 
+/// The sum or mean of so many ints that add up to this.
+///
+/// # Errors
+/// The sum does not fit.
+pub fn int_total(mean: bool, count: i64, ints: i128) -> Result<Option<Vec<u8>>, EvalError> {
+    sum(mean, count, ints, None, count > 0)
+}
+
 fn sum(
     mean: bool,
     count: i64,

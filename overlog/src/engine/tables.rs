@@ -5,6 +5,7 @@ use crate::engine::spine::{Diff, RowArranged, RowBatcher, RowSpine, RowTrace, Ti
 use crate::ir::{RelId, Relation, Type};
 use crate::packed::{self, Row};
 use differential_dataflow::batcher::merge::MergeBatcher;
+use differential_dataflow::difference::Semigroup;
 use differential_dataflow::lattice::Lattice;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::{AsCollection, VecCollection};
@@ -92,10 +93,10 @@ pub fn arrange_by<'scope, T: Timestamp + Lattice>(
 }
 
 /// Arranges pairs of key and value.
-pub fn arrange_pairs<'scope, T: Timestamp + Lattice>(
-    pairs: VecCollection<'scope, T, (Row, Row), Diff>,
-) -> RowArranged<'scope, T> {
-    arrange_core::<_, Vec<Update<T>>, RowBatcher<T>, RowSpine<T>>(
+pub fn arrange_pairs<'scope, T: Timestamp + Lattice, R: Semigroup + Ord + 'static>(
+    pairs: VecCollection<'scope, T, (Row, Row), R>,
+) -> RowArranged<'scope, T, R> {
+    arrange_core::<_, Vec<Update<T, R>>, RowBatcher<T, R>, RowSpine<T, R>>(
         pairs.inner,
         Pipeline,
         "Arrange",

@@ -5,6 +5,7 @@ mod aggregate;
 mod binding;
 mod body;
 mod merge;
+mod totals;
 
 use crate::engine::plan::graph::reads;
 use crate::engine::plan::{IndexId, Indexes, order};

@@ -1,8 +1,8 @@
 //! Aggregates of kept views, and heads: contributions by group, reduced.
 
-use super::Sink;
 use super::binding::{add, concat, owned, pack_all, project, slot, slots_of, var};
 use super::body::{Bindings, Builder, Failed, distinct, push_updates};
+use super::{Sink, totals};
 use crate::engine::agg::Acc;
 use crate::engine::eval::Slots;
 use crate::engine::spine::{Diff, RowBuilder, RowSpine};
@@ -41,9 +41,9 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
             layout: shared.clone(),
         };
         let inner = self.body(rule, &terms, start)?;
-        let counted = self.contributions(rule, inner, shared, std::slice::from_ref(agg));
+        let group: Vec<Expr> = shared.iter().map(|s| Expr::Var(var(*s))).collect();
+        let reduced = self.reduced(rule, body, inner, group, vec![agg.clone()]);
         let empty = vec![Acc::new(agg)];
-        let reduced = reduce(rule, counted, vec![agg.clone()], &self.sink);
         let mut results = reduced.clone().filter(|(_, value)| has_value(value));
         if let Ok(Some(nothing)) = finish(empty) {
             // A group that failed is there too: it is not nothing.
@@ -69,17 +69,24 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
         Ok(Bindings { rows, layout })
     }
 
-    /// The arguments of aggregates, by group.
-    fn contributions(
+    /// The values of aggregates over the bindings of a body, by group. A group that failed is there without
+    /// [a value](has_value).
+    fn reduced(
         &self,
         rule: &Rule,
+        body: &[Term],
         b: Bindings<'scope, T>,
-        group: Vec<usize>,
-        aggs: &[Aggregate],
+        group: Vec<Expr>,
+        aggs: Vec<Aggregate>,
     ) -> VecCollection<'scope, T, (Row, Row), Diff> {
-        let group: Vec<Expr> = group.into_iter().map(|s| Expr::Var(var(s))).collect();
+        let additive = totals::additive(self.program, body, &group, &aggs);
         let values: Vec<Expr> = aggs.iter().flat_map(|a| a.args.iter().cloned()).collect();
-        self.project_exprs(rule, b, group, values)
+        let contributions = self.project_exprs(rule, b, group, values);
+        if additive {
+            totals::reduce(rule, contributions, aggs, &self.sink)
+        } else {
+            reduce(rule, contributions, aggs, &self.sink)
+        }
     }
 
     /// Evaluates two lists of expressions for each binding.
@@ -138,9 +145,7 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
                 .map(|(row, _)| row);
             return self.fitting(rule, rows);
         }
-        let values: Vec<Expr> = aggs.iter().flat_map(|a| a.args.iter().cloned()).collect();
-        let pairs = self.project_exprs(rule, b, group, values);
-        let reduced = reduce(rule, pairs, aggs, &self.sink);
+        let reduced = self.reduced(rule, &rule.body, b, group, aggs);
         let rows =
             reduced
                 .filter(|(_, results)| has_value(results))
@@ -178,7 +183,7 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
     }
 }
 
-/// Reduces contributions by group. A group that has no value is there with [no value](has_value).
+/// Reduces contributions by group, from all of them.
 fn reduce<'scope, T: Timestamp + Lattice>(
     rule: &Rule,
     pairs: VecCollection<'scope, T, (Row, Row), Diff>,
