@@ -178,9 +178,12 @@ impl Node {
             run: self.runs + 1,
             ..Output::default()
         };
-        let outcome = self.tick_until_rest(first, earlier, &mut undo, time, &mut output);
+        let mut violated = BTreeMap::new();
+        let outcome =
+            self.tick_until_rest(first, earlier, &mut undo, &mut violated, time, &mut output);
         if let Err(error) = outcome {
             self.state.clear_events();
+            self.violated.extend(violated);
             let back: Vec<_> = undo
                 .into_iter()
                 .rev()
@@ -201,6 +204,7 @@ impl Node {
         first: Pending,
         earlier: Done,
         undo: &mut Vec<(RelId, Row, bool)>,
+        violated: &mut BTreeMap<RelId, BTreeSet<Row>>,
         time: Time,
         output: &mut Output,
     ) -> Result<(), RunError> {
@@ -217,7 +221,7 @@ impl Node {
             let fired = std::mem::take(&mut done.fired);
             events = collect(done, output);
             if events.is_empty() {
-                let mut rest = self.at_rest();
+                let mut rest = self.at_rest(violated);
                 self.report(&mut rest);
                 events = collect(rest, output);
             }
@@ -233,8 +237,8 @@ impl Node {
         }
     }
 
-    /// Looks at the invariants that are views.
-    fn at_rest(&mut self) -> Done {
+    /// Looks at the invariants that are views. `before` gets their rows as they were before the run.
+    fn at_rest(&mut self, before: &mut BTreeMap<RelId, BTreeSet<Row>>) -> Done {
         let mut done = Done::default();
         for (rel, name) in &self.schedule.invariants {
             if !self.state.take_touched(*rel) {
@@ -244,6 +248,7 @@ impl Node {
             let old = self.violated.insert(*rel, now.clone()).unwrap_or_default();
             done.violations
                 .extend(now.difference(&old).map(|row| (name.clone(), row.clone())));
+            before.entry(*rel).or_insert(old);
         }
         done
     }

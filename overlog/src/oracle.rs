@@ -133,6 +133,14 @@ impl Node {
     /// # Errors
     /// A limit was passed; the node stays as it was.
     pub fn start(&mut self, new: bool, time: Time) -> Result<Output, RunError> {
+        // The views of what was restored hold even if the first run has no effect, and nothing fires for them.
+        self.views.refresh_all(
+            &self.program,
+            &mut self.state.world,
+            &mut self.state.view_errors,
+            self.options.max_rows,
+        )?;
+        self.state.before = self.state.world.clone();
         let mut state = self.state.clone();
         let mut done = Done::default();
         self.change_tables(&mut state.world, &self.facts(new), &mut done);

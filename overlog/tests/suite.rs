@@ -12,6 +12,7 @@ mod suite {
     mod harness;
     mod compare;
     mod declarations;
+    mod errors;
     mod generator;
     mod properties;
     mod rules;

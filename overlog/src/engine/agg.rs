@@ -2,7 +2,7 @@
 
 use crate::engine::eval::{Slots, eval};
 use crate::functions::{EvalError, Function};
-use crate::ir::{AggOp, Aggregate};
+use crate::ir::{AggOp, Aggregate, Expr};
 use crate::oracle::exact::ExactSum;
 use crate::packed;
 use crate::value::Value;
@@ -39,20 +39,55 @@ pub enum Acc {
     },
     /// Sorted, with repeats.
     List(Vec<Vec<u8>>),
-    /// Sorted, without repeats; of `top` and `least` only so many.
-    Set {
+    /// Sorted, without repeats.
+    Set(BTreeSet<Vec<u8>>),
+    /// Sorted, without repeats, only so many.
+    Extreme {
         /// The values.
         items: BTreeSet<Vec<u8>>,
-        /// Keep so many.
-        limit: Option<usize>,
+        /// Keep so many: the greatest number that a contribution names.
+        limit: usize,
+        /// All contributions name the same number, so what is over it can go at once.
+        fixed: bool,
         /// Keep the greatest.
         greatest: bool,
     },
+    /// A contribution does not fit the aggregate, so the group has no value.
+    Failed(EvalError),
+}
+
+/// The packed arguments of a binding's contribution.
+///
+/// # Errors
+/// One of them has no value.
+pub fn arguments(
+    agg: &Aggregate,
+    slots: &impl Slots,
+    functions: &[Function],
+) -> Result<[Vec<u8>; 2], EvalError> {
+    let mut args = [Vec::new(), Vec::new()];
+    for (e, out) in agg.args.iter().zip(&mut args) {
+        eval(e, slots, functions)?.write(out);
+    }
+    Ok(args)
+}
+
+/// The packed arguments of a binding's contributions to all aggregates of a head: it contributes to all or to none.
+///
+/// # Errors
+/// One of them has no value.
+pub fn all_arguments<'a>(
+    aggs: impl Iterator<Item = &'a Aggregate>,
+    slots: &impl Slots,
+    functions: &[Function],
+) -> Result<Vec<[Vec<u8>; 2]>, EvalError> {
+    aggs.map(|agg| arguments(agg, slots, functions)).collect()
 }
 
 impl Acc {
     /// Nothing contributed yet.
-    pub fn new(op: AggOp) -> Acc {
+    pub fn new(agg: &Aggregate) -> Acc {
+        let op = agg.op;
         match op {
             AggOp::CountAll => Acc::CountAll(0),
             AggOp::Count => Acc::Count(HashSet::new()),
@@ -74,35 +109,38 @@ impl Acc {
                 split: 0,
             },
             AggOp::List => Acc::List(Vec::new()),
-            AggOp::Set => Acc::Set {
+            AggOp::Set => Acc::Set(BTreeSet::new()),
+            AggOp::Top | AggOp::Least => Acc::Extreme {
                 items: BTreeSet::new(),
-                limit: None,
-                greatest: false,
-            },
-            AggOp::Top | AggOp::Least => Acc::Set {
-                items: BTreeSet::new(),
-                limit: Some(0),
+                limit: 0,
+                fixed: matches!(agg.args.first(), Some(Expr::Const(_))),
                 greatest: op == AggOp::Top,
             },
         }
     }
 
     /// Adds the contribution of a binding.
+    ///
+    /// # Errors
+    /// An argument has no value: the binding contributes nothing.
     pub fn add(
         &mut self,
         agg: &Aggregate,
         slots: &impl Slots,
         functions: &[Function],
     ) -> Result<(), EvalError> {
-        let mut args = [Vec::new(), Vec::new()];
-        for (e, out) in agg.args.iter().zip(&mut args) {
-            eval(e, slots, functions)?.write(out);
-        }
-        self.add_packed(args)
+        self.add_packed(arguments(agg, slots, functions)?);
+        Ok(())
     }
 
     /// Adds a contribution of packed arguments.
-    pub fn add_packed(&mut self, [first, second]: [Vec<u8>; 2]) -> Result<(), EvalError> {
+    pub fn add_packed(&mut self, args: [Vec<u8>; 2]) {
+        if let Err(error) = self.contribute(args) {
+            *self = Acc::Failed(error);
+        }
+    }
+
+    fn contribute(&mut self, [first, second]: [Vec<u8>; 2]) -> Result<(), EvalError> {
         match self {
             Acc::CountAll(n) => *n += 1,
             Acc::Count(set) => {
@@ -138,34 +176,31 @@ impl Acc {
                 }
             }
             Acc::List(items) => items.push(first),
-            Acc::Set {
+            Acc::Set(items) => {
+                items.insert(first);
+            }
+            Acc::Extreme {
                 items,
                 limit,
+                fixed,
                 greatest,
             } => {
-                let Some(limit) = limit else {
-                    items.insert(first);
-                    return Ok(());
-                };
                 let wanted = packed::unpack_int(&first)
                     .ok_or_else(|| EvalError("not a number of rows".to_string()))?;
                 *limit = (*limit).max(usize::try_from(wanted).unwrap_or_default());
                 items.insert(second);
-                while items.len() > *limit {
-                    if *greatest {
-                        items.pop_first();
-                    } else {
-                        items.pop_last();
-                    }
+                if *fixed {
+                    cut(items, *limit, *greatest);
                 }
             }
+            Acc::Failed(_) => {}
         }
         Ok(())
     }
 
     /// True if nothing that comes later in order can change the result of a `least`.
     pub fn full(&self) -> bool {
-        matches!(self, Acc::Set { items, limit: Some(limit), greatest: false } if items.len() >= *limit)
+        matches!(self, Acc::Extreme { items, limit, fixed: true, greatest: false } if items.len() >= *limit)
     }
 
     /// The result; `None`: nothing has none.
@@ -195,9 +230,29 @@ impl Acc {
                 items.sort_unstable();
                 write_list(items.iter(), &mut out);
             }
-            Acc::Set { items, .. } => write_list(items.iter(), &mut out),
+            Acc::Set(items) => write_list(items.iter(), &mut out),
+            Acc::Extreme {
+                mut items,
+                limit,
+                greatest,
+                ..
+            } => {
+                cut(&mut items, limit, greatest);
+                write_list(items.iter(), &mut out);
+            }
+            Acc::Failed(error) => return Err(error),
         }
         Ok(Some(out))
+    }
+}
+
+fn cut(items: &mut BTreeSet<Vec<u8>>, limit: usize, greatest: bool) {
+    while items.len() > limit {
+        if greatest {
+            items.pop_first();
+        } else {
+            items.pop_last();
+        }
     }
 }
 
@@ -205,6 +260,14 @@ fn write_list<'a>(items: impl Iterator<Item = &'a Vec<u8>>, out: &mut Vec<u8>) {
     packed::begin_list(out);
     items.for_each(|i| out.extend_from_slice(i));
     packed::end_list(out);
+}
+
+/// The sum or mean of so many ints that add up to this.
+///
+/// # Errors
+/// The sum does not fit.
+pub fn int_total(mean: bool, count: i64, ints: i128) -> Result<Option<Vec<u8>>, EvalError> {
+    sum(mean, count, ints, None, count > 0)
 }
 
 fn sum(

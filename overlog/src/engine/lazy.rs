@@ -4,11 +4,11 @@
 //! out gets the answers so far; the outermost goal of such a cycle repeats until nothing is new
 //! (query-sub-query evaluation; what magic sets do bottom-up).
 
-use crate::engine::agg::Acc;
+use crate::engine::agg::{Acc, all_arguments};
 use crate::engine::eval::eval;
 use crate::engine::machine::{Machine, Stop, World};
 use crate::engine::plan::{self, Body, Planner};
-use crate::engine::tables::columns_of;
+use crate::engine::tables::{check_row, columns_of};
 use crate::engine::views::merge_rows;
 use crate::ir::{Action, Aggregate, Expr, HeadArg, Program, RelId, Rule};
 use crate::packed::Row;
@@ -121,13 +121,14 @@ impl HeadRows {
             self.rows.insert(Row::from_bytes(group));
             return Ok(());
         }
+        let args = all_arguments(head.aggs.iter(), machine.slots(), functions).map_err(|e| e.0)?;
         let accs = self
             .groups
             .entry(group)
-            .or_insert_with(|| head.aggs.iter().map(|a| Acc::new(a.op)).collect());
-        for (acc, agg) in accs.iter_mut().zip(&head.aggs) {
-            acc.add(agg, machine.slots(), functions).map_err(|e| e.0)?;
-        }
+            .or_insert_with(|| head.aggs.iter().map(Acc::new).collect());
+        accs.iter_mut()
+            .zip(args)
+            .for_each(|(acc, args)| acc.add_packed(args));
         Ok(())
     }
 
@@ -307,7 +308,11 @@ fn round<W: World>(
             break;
         }
         rows.finish(&plan.head);
-        all.extend(rows.rows);
+        all.extend(
+            rows.rows
+                .into_iter()
+                .filter(|r| check_row(relation, r.as_bytes()).is_ok()),
+        );
     }
     machine.errors.clear();
     views.inner.borrow_mut().machines.push(machine);

@@ -201,16 +201,18 @@ impl Machine {
                 self.close(frame);
                 Ok(!found)
             }
-            Step::Unnest { list, .. } => {
+            Step::Unnest { list, pos, item } => {
                 let mut bytes = Vec::new();
                 match eval(list, &self.slots, world.functions()) {
                     Ok(v) => v.write(&mut bytes),
                     Err(error) => {
                         let known = undefined(list, &self.slots);
+                        [pos, item].iter().for_each(|col| self.undefine(col));
                         return Ok(self.poisoned(known, error.0));
                     }
                 }
                 if !packed::is_list(&bytes) {
+                    [pos, item].iter().for_each(|col| self.undefine(col));
                     return Ok(self.poisoned(false, "unnesting what is no list".to_string()));
                 }
                 self.frames.push(Frame {
@@ -228,8 +230,16 @@ impl Machine {
                 result,
                 agg,
                 body,
+                outer,
                 in_order,
-            } => self.aggregate(world, result, agg, body, *in_order),
+            } => {
+                // What depends on an undefined value is passed over.
+                if self.poison.is_some() && outer.iter().any(|s| self.slots.slot(*s).is_empty()) {
+                    self.undefine(result);
+                    return Ok(true);
+                }
+                self.aggregate(world, result, agg, body, *in_order)
+            }
         }
     }
 
@@ -243,6 +253,13 @@ impl Machine {
         }
         // What depends on an undefined value is passed over.
         self.poison.is_some()
+    }
+
+    /// What a failed term would have bound.
+    fn undefine(&mut self, col: &Col) {
+        if let Col::Bind(slot) = col {
+            self.set(*slot, &[]);
+        }
     }
 
     fn assign<W: World>(
@@ -284,7 +301,7 @@ impl Machine {
         body: &Body,
         in_order: bool,
     ) -> Result<bool, Stop> {
-        let mut acc = Acc::new(agg.op);
+        let mut acc = Acc::new(agg);
         let outer = self.poison.take();
         self.run(world, body, &mut |m| {
             // Only the binding of the nested body is dropped.
@@ -298,9 +315,7 @@ impl Machine {
             Ok(Some(bytes)) => Ok(store(result, &bytes, &mut self.slots)),
             Ok(None) => Ok(false),
             Err(message) => {
-                if let Col::Bind(slot) = result {
-                    self.set(*slot, &[]);
-                }
+                self.undefine(result);
                 Ok(self.poisoned(false, message))
             }
         }

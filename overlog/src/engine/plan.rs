@@ -122,6 +122,8 @@ pub enum Step {
         agg: Aggregate,
         /// The nested body.
         body: Body,
+        /// Variables that it shares with what is outside.
+        outer: Vec<usize>,
         /// The nested body's rows come in the order of the aggregate's value: stop after this many.
         in_order: bool,
     },
@@ -309,7 +311,12 @@ impl Planner<'_> {
                     item: bind(*item, bound),
                 }
             }
-            Term::Agg { var, agg, body, .. } => {
+            Term::Agg {
+                var,
+                agg,
+                body,
+                outer,
+            } => {
                 let mut inner = bound.clone();
                 let terms: Vec<&Term> = body.iter().collect();
                 let body = self.body(rule, &terms, &mut inner)?;
@@ -318,6 +325,7 @@ impl Planner<'_> {
                     result: bind(*var, bound),
                     agg: agg.clone(),
                     body,
+                    outer: outer.iter().map(|v| v.0 as usize).collect(),
                     in_order,
                 }
             }

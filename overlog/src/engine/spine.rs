@@ -99,19 +99,22 @@ pub type Tick = u64;
 /// Multiplicities.
 pub type Diff = isize;
 /// An update of an arrangement: key and value are packed columns.
-pub type Update<T> = ((Row, Row), T, Diff);
+pub type Update<T, R = Diff> = ((Row, Row), T, R);
 /// How a batch is laid out.
-pub type Layout<T> = (RowSlab, RowSlab, Vec<T>, Vec<Diff>, OffsetList);
+pub type Layout<T, R = Diff> = (RowSlab, RowSlab, Vec<T>, Vec<R>, OffsetList);
 /// An immutable batch.
-pub type Batch<T> = OrdValBatch<Layout<T>>;
+pub type Batch<T, R = Diff> = OrdValBatch<Layout<T, R>>;
 /// A trace of batches.
-pub type RowSpine<T> = Spine<Rc<Batch<T>>>;
+pub type RowSpine<T, R = Diff> = Spine<Rc<Batch<T, R>>>;
 /// Builds batches.
-pub type RowBuilder<T> = OrdValBuilder<Layout<T>, Vec<Update<T>>>;
+pub type RowBuilder<T, R = Diff> = OrdValBuilder<Layout<T, R>, Vec<Update<T, R>>>;
 /// Sorts updates into batches.
-pub type RowBatcher<T> =
-    MergeBatcher<ContainerChunker<Vec<Update<T>>>, VecMerger<(Row, Row), T, Diff>, RowBuilder<T>>;
+pub type RowBatcher<T, R = Diff> = MergeBatcher<
+    ContainerChunker<Vec<Update<T, R>>>,
+    VecMerger<(Row, Row), T, R>,
+    RowBuilder<T, R>,
+>;
 /// A shared reader of a trace.
-pub type RowTrace<T> = TraceAgent<RowSpine<T>>;
+pub type RowTrace<T, R = Diff> = TraceAgent<RowSpine<T, R>>;
 /// An arrangement inside a dataflow.
-pub type RowArranged<'scope, T> = Arranged<'scope, RowTrace<T>>;
+pub type RowArranged<'scope, T, R = Diff> = Arranged<'scope, RowTrace<T, R>>;

@@ -4,10 +4,11 @@ use crate::engine::plan::{IndexDef, IndexId, Indexes};
 use crate::engine::spine::{
     Diff, RowArranged, RowBatcher, RowBuilder, RowSpine, RowTrace, Tick, Update,
 };
-use crate::ir::RelId;
+use crate::ir::{RelId, Relation, Type};
 use crate::packed::{self, Row};
 use differential_dataflow::batcher::merge::{MergeBatcher, Sealer};
 use differential_dataflow::consolidation::consolidate_updates;
+use differential_dataflow::difference::Semigroup;
 use differential_dataflow::lattice::Lattice;
 use differential_dataflow::operators::arrange::TraceWriter;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
@@ -119,10 +120,10 @@ pub fn arrange_by<'scope, T: Timestamp + Lattice>(
 }
 
 /// Arranges pairs of key and value.
-pub fn arrange_pairs<'scope, T: Timestamp + Lattice>(
-    pairs: VecCollection<'scope, T, (Row, Row), Diff>,
-) -> RowArranged<'scope, T> {
-    arrange_core::<_, Vec<Update<T>>, RowBatcher<T>, RowSpine<T>>(
+pub fn arrange_pairs<'scope, T: Timestamp + Lattice, R: Semigroup + Ord + 'static>(
+    pairs: VecCollection<'scope, T, (Row, Row), R>,
+) -> RowArranged<'scope, T, R> {
+    arrange_core::<_, Vec<Update<T, R>>, RowBatcher<T, R>, RowSpine<T, R>>(
         pairs.inner,
         Pipeline,
         "Arrange",
@@ -195,4 +196,40 @@ pub fn restore_order(key: &[u8], val: &[u8], order: &[usize]) -> Row {
         }
     }
     Row::from_bytes(out)
+}
+
+/// Why a packed value does not fit its column: expressions over `any` are known only when a rule runs.
+///
+/// # Errors
+/// It does not.
+pub fn check_column(relation: &Relation, column: usize, value: &[u8]) -> Result<(), String> {
+    let Some(declared) = relation.columns.get(column) else {
+        return Ok(());
+    };
+    if declared.ty == Type::Any || packed::type_of(value) == Some(declared.ty) {
+        return Ok(());
+    }
+    let value = packed::unpack(value, 0)
+        .map(|(v, _)| v.to_string())
+        .unwrap_or_default();
+    Err(format!(
+        "{}: column {} is {}, the value is {value}",
+        relation.name,
+        declared.name,
+        declared.ty.name()
+    ))
+}
+
+/// The same of all columns of a row.
+///
+/// # Errors
+/// One does not fit.
+pub fn check_row(relation: &Relation, row: &[u8]) -> Result<(), String> {
+    let mut rest = row;
+    for column in 0..relation.columns.len() {
+        let (value, after) = packed::split_first(rest);
+        check_column(relation, column, value)?;
+        rest = after;
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::{Done, Node, Pending, Schedule, plan};
 use crate::api::{Message, RunError, Time};
-use crate::engine::agg::Acc;
+use crate::engine::agg::{Acc, all_arguments};
 use crate::engine::changes::{Changes, Set};
 use crate::engine::eval::eval;
 use crate::engine::events::RowBuf;
@@ -10,8 +10,8 @@ use crate::engine::index::Scan;
 use crate::engine::machine::{Machine, Stop};
 use crate::engine::plan::{Body, Driven, EventRule, Guard};
 use crate::engine::state::{Delta, State};
-use crate::engine::tables::columns_of;
-use crate::ir::{Action, HeadArg, Program, RelId, Rule, RuleId, Type};
+use crate::engine::tables::{check_column, columns_of};
+use crate::ir::{Action, HeadArg, Program, RelId, Rule, RuleId};
 use crate::packed::{self, Row};
 use crate::value::Value;
 use hashbrown::HashMap;
@@ -240,7 +240,7 @@ impl Node {
             (from, to),
             &mut found,
         );
-        finish_groups(&self.program, rule, &mut found);
+        finish_groups(&self.program, plan, rule, &mut found);
         done.errors.extend(
             std::mem::take(&mut found.errors)
                 .into_iter()
@@ -633,22 +633,7 @@ fn key_row(keys: &[usize], columns: &[Vec<u8>]) -> Row {
 }
 
 fn check_type(program: &Program, rule: &Rule, column: usize, value: &[u8]) -> Result<(), String> {
-    let relation = program.relation(rule.head.rel);
-    let Some(declared) = relation.columns.get(column) else {
-        return Ok(());
-    };
-    if declared.ty == Type::Any || packed::type_of(value) == Some(declared.ty) {
-        return Ok(());
-    }
-    let value = packed::unpack(value, 0)
-        .map(|(v, _)| v.to_string())
-        .unwrap_or_default();
-    Err(format!(
-        "{}: column {} is {}, the value is {value}",
-        relation.name,
-        declared.name,
-        declared.ty.name()
-    ))
+    check_column(program.relation(rule.head.rel), column, value)
 }
 
 fn group(program: &Program, rule: &Rule, m: &Machine, found: &mut Found) -> Result<(), String> {
@@ -669,19 +654,19 @@ fn group(program: &Program, rule: &Rule, m: &Machine, found: &mut Found) -> Resu
             }
         })
     };
+    let args = all_arguments(aggs(), m.slots(), &program.functions).map_err(|e| e.0)?;
     let accs = found
         .groups
         .entry(key)
-        .or_insert_with(|| aggs().map(|a| Acc::new(a.op)).collect());
-    for (acc, agg) in accs.iter_mut().zip(aggs()) {
-        acc.add(agg, m.slots(), &program.functions)
-            .map_err(|e| e.0)?;
-    }
+        .or_insert_with(|| aggs().map(Acc::new).collect());
+    accs.iter_mut()
+        .zip(args)
+        .for_each(|(acc, args)| acc.add_packed(args));
     Ok(())
 }
 
 /// Ends the groups of a head with aggregates: each becomes a row or an update.
-fn finish_groups(program: &Program, rule: &Rule, found: &mut Found) {
+fn finish_groups(program: &Program, plan: &EventRule, rule: &Rule, found: &mut Found) {
     for (key, accs) in std::mem::take(&mut found.groups) {
         let results: Result<Option<Vec<Vec<u8>>>, _> = accs.into_iter().map(Acc::finish).collect();
         let results = match results {
@@ -717,11 +702,17 @@ fn finish_groups(program: &Program, rule: &Rule, found: &mut Found) {
             continue;
         }
         found.count += 1;
-        finish_group(program, rule, &columns, found);
+        finish_group(program, plan, rule, &columns, found);
     }
 }
 
-fn finish_group(program: &Program, rule: &Rule, columns: &[(&HeadArg, &[u8])], found: &mut Found) {
+fn finish_group(
+    program: &Program,
+    plan: &EventRule,
+    rule: &Rule,
+    columns: &[(&HeadArg, &[u8])],
+    found: &mut Found,
+) {
     if rule.head.action != Action::Update {
         columns
             .iter()
@@ -739,7 +730,7 @@ fn finish_group(program: &Program, rule: &Rule, columns: &[(&HeadArg, &[u8])], f
             column,
             add: matches!(arg, HeadArg::Add(_)),
             value: v.to_vec(),
-            rule: 0,
+            rule: plan.rule.0 as usize,
         })
         .collect();
     found.sets.push((key_row(keys, &values), sets));

@@ -38,11 +38,13 @@ pub(super) fn aggregate(op: AggOp, contributions: &[Vec<Value>]) -> Result<Optio
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect();
-            let wanted = first().max().map_or(Ok(0), |n| {
-                n.as_int()
-                    .ok_or_else(|| format!("{n} is not a number of rows"))
-            })?;
-            let wanted = usize::try_from(wanted.max(0)).unwrap_or(usize::MAX);
+            let mut wanted = 0;
+            for n in first() {
+                let n = n
+                    .as_int()
+                    .ok_or_else(|| format!("{n} is not a number of rows"))?;
+                wanted = wanted.max(usize::try_from(n.max(0)).unwrap_or(usize::MAX));
+            }
             let skipped = if op == AggOp::Top {
                 items.len().saturating_sub(wanted)
             } else {

@@ -4,8 +4,9 @@ use super::generator::{Choices, Kind, RELS, Rel, constant};
 use super::harness::{check, events, show};
 use super::subject::Subject;
 use overlog::api::{Options, Output, RunError, Time};
-use overlog::ir::{Action, Program, RelId, RelKind, TableClass};
+use overlog::ir::{Action, BinaryOp, Expr, Program, RelId, RelKind, TableClass, Term};
 use overlog::{Row, Value};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -73,8 +74,15 @@ fn rows(inputs: &[(String, Vec<String>)], program: &Program) -> Vec<(RelId, Row)
 }
 
 fn literal(text: &str) -> Value {
-    let program = check(&format!("table t(A: any); t({text});")).unwrap();
-    program.facts[0].row[0].clone()
+    thread_local! {
+        // The same few literals make all inputs.
+        static KNOWN: RefCell<BTreeMap<String, Value>> = RefCell::default();
+    }
+    let read = || {
+        let program = check(&format!("table t(A: any); t({text});")).unwrap();
+        program.facts[0].row[0].clone()
+    };
+    KNOWN.with_borrow_mut(|known| known.entry(text.to_owned()).or_insert_with(read).clone())
 }
 
 const WALL: i64 = 1_700_000_000_000_000_000;
@@ -174,9 +182,6 @@ pub fn agree<A: Subject, B: Subject>(
         *seen.entry("runs over a limit").or_default() += usize::from(x.is_err());
         *seen.entry("runs of several ticks").or_default() +=
             usize::from(x.is_ok_and(|o| o.ticks > 1));
-        if i == 0 && seen["runs over a limit"] > 0 {
-            return Ok(seen);
-        }
         for (id, relation) in (0..).map(RelId).zip(&one.relations) {
             let class = match &relation.kind {
                 RelKind::Table(class) => Some(*class),
@@ -208,6 +213,31 @@ pub fn agree<A: Subject, B: Subject>(
     Ok(seen)
 }
 
+/// A nested body with an expression that may have no value.
+fn nested_fails(term: &Term) -> bool {
+    let Term::Agg { agg, body, .. } = term else {
+        return false;
+    };
+    agg.args.iter().any(may_fail)
+        || body.iter().any(|t| match t {
+            Term::Test(e) | Term::Assign(_, e) | Term::Unnest { list: e, .. } => may_fail(e),
+            Term::Atom(_) | Term::Not(_) => false,
+            Term::Agg { .. } => nested_fails(t),
+        })
+}
+
+fn may_fail(e: &Expr) -> bool {
+    use BinaryOp::{Add, Div, Mul, Rem, Sub};
+    match e {
+        Expr::Const(_) | Expr::Var(_) => false,
+        Expr::Binary(op, x, y) => {
+            matches!(op, Add | Sub | Mul | Div | Rem) || may_fail(x) || may_fail(y)
+        }
+        Expr::List(items) => items.iter().any(may_fail),
+        Expr::Unary(..) | Expr::Cond(..) | Expr::Index(..) | Expr::Call(..) => true,
+    }
+}
+
 fn state(rows: &[Row]) -> String {
     rows.iter()
         .map(|r| format!("({})", show(r)))
@@ -226,10 +256,9 @@ fn plain(output: &Result<Output, RunError>, program: &Program) -> Vec<(&'static 
     let all = |items: Vec<String>| items.join(" ");
     // Where the engine reports more, or less, than it should: tests of their own say so.
     let loose = |rule: &str| {
-        program
-            .rules
-            .iter()
-            .any(|r| r.name == rule && matches!(r.head.action, Action::Derive | Action::Delete))
+        program.rules.iter().any(|r| {
+            r.name == rule && (r.head.action == Action::Derive || r.body.iter().any(nested_fails))
+        })
     };
     let failed: BTreeSet<&str> = o
         .errors

@@ -87,7 +87,11 @@ impl<S: Subject> Host<S> {
     }
 
     pub fn start(&mut self, new: bool) {
-        self.last = self.node.start(new, self.now).unwrap();
+        self.last = self.try_start(new).unwrap();
+    }
+
+    pub fn try_start(&mut self, new: bool) -> Result<Output, RunError> {
+        self.node.start(new, self.now)
     }
 
     pub fn restore(&mut self, table: &str, rows: &[Vec<Value>]) {

@@ -7,7 +7,9 @@ use super::shrink::shrunk;
 use overlog::ir::{Program, Rule, Term};
 use overlog::{node, oracle};
 use proptest::prelude::*;
-use std::cell::RefCell;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Keys, rules and steps.
@@ -36,64 +38,82 @@ const WORTH_SEEING: &[&str] = &[
     "violations",
 ];
 
-/// Runs a test on random programs: 500 of them, or as `BOOMFS_CASES` says. A failing one is shown as small as it gets.
-fn for_all(test: impl Fn(Program, &[Step]) -> Result<Seen, String>) {
-    let cases = std::env::var("BOOMFS_CASES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(500);
-    // Shrinking is done here, on the text: bytes of choices shrink badly.
-    let config = ProptestConfig {
-        cases,
-        failure_persistence: None,
-        max_shrink_iters: 0,
-        ..ProptestConfig::default()
-    };
-    let mut runner = proptest::test_runner::TestRunner::new(config);
-    let all = RefCell::new(Seen::new());
-    let failing = RefCell::new(None);
-    let outcome = runner.run(&case(), |(keys, rules, inputs)| {
-        let statements = program(&keys, &rules);
-        let compiled = match check(&statements.join("\n")) {
-            Ok(compiled) => compiled,
-            Err(why) => {
-                *failing.borrow_mut() =
-                    Some(format!("{}\nis refused:\n{why}", statements.join("\n")));
-                return Err(TestCaseError::fail("refused"));
-            }
+/// A number from the environment.
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// The case with this number: a function of it and the seed alone, whatever ran before.
+fn nth_case(seed: u64, number: u64) -> Case {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&number.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
+    case().new_tree(&mut runner).unwrap().current()
+}
+
+/// What a test says of a program; a panic of the node is a failure as any other.
+fn caught(
+    test: &dyn Fn(Program, &[Step]) -> Result<Seen, String>,
+    program: Program,
+    steps: &[Step],
+) -> Result<Seen, String> {
+    catch_unwind(AssertUnwindSafe(|| test(program, steps))).unwrap_or_else(|panic| {
+        let words = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Err(format!(
+            "panics differ from none: {}",
+            words.unwrap_or_default()
+        ))
+    })
+}
+
+/// Runs a test on random programs: 500 of them, or as `BOOMFS_CASES` says, of the seed 0, or of `BOOMFS_SEED`. A
+/// failing one is shown as small as it gets.
+fn for_all(name: &str, test: impl Fn(Program, &[Step]) -> Result<Seen, String>) {
+    let cases = number("BOOMFS_CASES").unwrap_or(500);
+    let seed = number("BOOMFS_SEED").unwrap_or(0);
+    let test = |program: Program, steps: &[Step]| caught(&test, program, steps);
+    let mut all = Seen::new();
+    for number in 0..cases {
+        let fail = |what: String| -> ! {
+            let replay = format!(
+                "BOOMFS_SEED={seed} BOOMFS_CASES={} cargo test -p overlog --test suite {name}",
+                number + 1
+            );
+            panic!("case {number} of seed {seed}\n{what}\nto replay: {replay}");
         };
+        let (keys, rules, inputs) = nth_case(seed, number);
+        let statements = program(&keys, &rules);
+        let compiled = check(&statements.join("\n"))
+            .unwrap_or_else(|why| fail(format!("{}\nis refused:\n{why}", statements.join("\n"))));
         let steps = steps(&compiled, &inputs);
         match test(compiled, &steps) {
             Ok(seen) => seen
                 .into_iter()
-                .for_each(|(what, n)| *all.borrow_mut().entry(what).or_default() += n),
-            Err(why) => {
-                *failing.borrow_mut() = Some(shrunk(statements, steps, why, &test));
-                return Err(TestCaseError::fail("differs"));
-            }
+                .for_each(|(what, n)| *all.entry(what).or_default() += n),
+            // Shrinking is done here, on the text: bytes of choices shrink badly.
+            Err(why) => fail(shrunk(statements, steps, why, &test)),
         }
-        Ok(())
-    });
-    if let Some(failing) = failing.into_inner() {
-        panic!("{failing}");
     }
-    outcome.unwrap();
     // A generator whose programs do nothing would prove nothing.
-    let all = all.into_inner();
     for what in WORTH_SEEING.iter().filter(|_| cases >= 300) {
         assert!(
             all.get(what).is_some_and(|n| *n > 0),
-            "no case had {what}: {all:?}"
+            "no case of seed {seed} had {what}: {all:?}"
         );
     }
     if std::env::var_os("BOOMFS_CASES").is_some() {
-        eprintln!("{cases} cases: {all:?}");
+        eprintln!("{cases} cases of seed {seed}: {all:?}");
     }
 }
 
 #[test]
 fn the_engine_does_what_the_oracle_does() {
-    for_all(|compiled, steps| {
+    for_all("the_engine_does_what_the_oracle_does", |compiled, steps| {
         let compiled = Arc::new(compiled);
         agree::<oracle::Node, node::Node>(&compiled, &compiled, steps)
     });
@@ -118,22 +138,28 @@ fn reversed(mut program: Program) -> Program {
 
 #[test]
 fn the_order_of_terms_never_changes_the_meaning_for_the_oracle() {
-    for_all(|compiled, steps| {
-        agree::<oracle::Node, oracle::Node>(
-            &Arc::new(compiled.clone()),
-            &Arc::new(reversed(compiled)),
-            steps,
-        )
-    });
+    for_all(
+        "the_order_of_terms_never_changes_the_meaning_for_the_oracle",
+        |compiled, steps| {
+            agree::<oracle::Node, oracle::Node>(
+                &Arc::new(compiled.clone()),
+                &Arc::new(reversed(compiled)),
+                steps,
+            )
+        },
+    );
 }
 
 #[test]
 fn the_order_of_terms_never_changes_the_meaning_for_the_engine() {
-    for_all(|compiled, steps| {
-        agree::<node::Node, node::Node>(
-            &Arc::new(compiled.clone()),
-            &Arc::new(reversed(compiled)),
-            steps,
-        )
-    });
+    for_all(
+        "the_order_of_terms_never_changes_the_meaning_for_the_engine",
+        |compiled, steps| {
+            agree::<node::Node, node::Node>(
+                &Arc::new(compiled.clone()),
+                &Arc::new(reversed(compiled)),
+                steps,
+            )
+        },
+    );
 }

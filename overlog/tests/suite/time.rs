@@ -31,6 +31,8 @@ on_both!(
     a_run_without_inputs_has_one_tick,
     a_run_over_the_limit_of_ticks_has_no_effect_and_names_its_rules,
     a_run_over_the_limit_of_rows_has_no_effect,
+    a_run_over_the_limit_leaves_invariants_to_be_reported,
+    a_start_over_the_limit_leaves_the_views_of_what_was_restored,
     a_run_with_a_bad_input_has_no_effect,
     each_tick_has_one_sys_tick_with_the_same_times_in_a_run,
     sys_tick_causes_no_tick,
@@ -403,6 +405,34 @@ fn a_run_over_the_limit_of_rows_has_no_effect<S: Subject>() {
     assert!(n.rows("t").is_empty());
     n.run(&[("e", row![0])]);
     assert_eq!(n.seen("many"), ["0"]);
+}
+
+fn a_run_over_the_limit_leaves_invariants_to_be_reported<S: Subject>() {
+    let mut n = Host::<S>::with(
+        "table t(A: int); table armed(A: int); armed(1); event e(A: int); event disarm(A: int); event go(A: int);
+         t(A) :- e(A); delete armed(_) :- disarm(_); invariant none(A) :- t(A);
+         next go(1) :- sys_violation(_, _), armed(_); next go(1) :- go(1);",
+        |o| o.max_ticks = 5,
+    );
+    assert!(n.try_run(&[("e", row![7])]).is_err());
+    n.run(&[("disarm", row![0])]);
+    assert!(n.violations().is_empty());
+    n.run(&[("e", row![7])]);
+    assert_eq!(n.violations(), ["none(7)"]);
+}
+
+fn a_start_over_the_limit_leaves_the_views_of_what_was_restored<S: Subject>() {
+    let mut n = Host::<S>::unstarted(
+        "table t(A: int); view v(A: int) kept; v(A) :- t(A); event seen(A: int); seen(A) :- v#insert(A);
+         event e(A: int); event f(A: int); f(A) :- e(A), v(A); event go(A: int); next go(1) :- sys_start(_, _), v(2); next go(A) :- go(A);",
+        |o| o.max_ticks = 5,
+    );
+    n.restore("t", &[row![1], row![2]]);
+    assert!(n.try_start(false).is_err());
+    assert_eq!(n.rows("v"), ["1", "2"]);
+    n.run(&[("e", row![1])]);
+    assert_eq!(n.seen("f"), ["1"]);
+    assert!(n.seen("seen").is_empty());
 }
 
 fn a_run_with_a_bad_input_has_no_effect<S: Subject>() {
