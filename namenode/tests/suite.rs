@@ -21,5 +21,11 @@
 #[path = "suite/driver.rs"]
 mod driver;
 
+#[path = "suite/helpers.rs"]
+mod helpers;
+
 #[path = "suite/namespace.rs"]
 mod namespace;
+
+#[path = "suite/sessions.rs"]
+mod sessions;

@@ -1,0 +1,364 @@
+//! Sessions: commands once and in order, answers that are kept, renewals, the end of a session and of what it had.
+
+use crate::driver::*;
+use overlog::Value;
+
+fn cluster() -> (Real, Client) {
+    let mut c = Real::new(3);
+    let client = c.client("a");
+    (c, client)
+}
+
+/// Names in the root.
+fn names(c: &mut Real) -> Vec<String> {
+    let mut names: Vec<String> = c
+        .rows("dentry")
+        .iter()
+        .map(|row| row[1].to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Numbers of the answers that are kept for a session.
+fn kept(c: &mut Real, session: i64) -> Vec<i64> {
+    let rows = c.rows("answer");
+    let mut kept: Vec<i64> = rows
+        .iter()
+        .filter(|row| row[0] == i(session))
+        .map(|row| row[1].as_int().unwrap())
+        .collect();
+    kept.sort_unstable();
+    kept
+}
+
+fn stale(answer: Option<Answer>) -> bool {
+    answer == Some(Err("ESTALE".to_owned()))
+}
+
+// Numbered commands.
+
+#[test]
+fn a_command_runs_once_and_its_retry_is_answered_again() {
+    let (mut c, a) = cluster();
+    let first = c.send(&a, 1, 0, &create(1, "f")).unwrap().unwrap();
+    let slot = c.slot;
+    assert_eq!(c.send(&a, 1, 0, &create(1, "f")), Some(Ok(first)));
+    assert_eq!(
+        c.slot,
+        slot + 1,
+        "the retry was decided, too, and did nothing"
+    );
+    assert_eq!(
+        c.send(&a, 2, 0, &create(1, "f")),
+        Some(Err("EEXIST".into()))
+    );
+    assert_eq!(
+        c.send(&a, 2, 0, &unlink(1, "f")),
+        Some(Err("EEXIST".into()))
+    );
+    assert_eq!(
+        names(&mut c),
+        ["\"f\""],
+        "a number stands for its first command"
+    );
+}
+
+#[test]
+fn repeats_in_one_batch_run_once() {
+    let (mut c, a) = cluster();
+    let first = c.request(&a, 1, 0, &mkdir(1, "d"));
+    let again = c.request(&a, 1, 0, &mkdir(1, "d"));
+    c.run(vec![first, again]);
+    assert!(c.reply("a", 1).unwrap().is_ok(), "and one reply");
+    assert_eq!(c.rows("dentry").len(), 1);
+}
+
+#[test]
+fn commands_run_in_the_order_of_their_numbers() {
+    let (mut c, a) = cluster();
+    let steps = [create(1, "f"), rename(1, "f", 1, "g"), unlink(1, "g")];
+    let rows: Vec<_> = (1..)
+        .zip(&steps)
+        .map(|(seq, step)| c.request(&a, seq, 0, step))
+        .collect();
+    c.run(rows);
+    for seq in 1..=3 {
+        assert!(c.reply("a", seq).unwrap().is_ok(), "{seq}");
+    }
+    assert!(names(&mut c).is_empty());
+    assert_eq!(kept(&mut c, a.session), [1, 2, 3]);
+}
+
+#[test]
+fn a_gap_is_refused_until_it_is_filled() {
+    let (mut c, a) = cluster();
+    assert_eq!(
+        c.send(&a, 2, 0, &create(1, "g")),
+        Some(Err("EPROTO".into()))
+    );
+    assert!(names(&mut c).is_empty() && kept(&mut c, a.session).is_empty());
+    // In one batch: what is behind the gap is refused, what is before it runs.
+    let rows = [1, 2, 4].map(|seq| c.request(&a, seq, 0, &create(1, &format!("f{seq}"))));
+    c.sent.clear();
+    c.run(rows.to_vec());
+    assert!(c.reply("a", 1).unwrap().is_ok() && c.reply("a", 2).unwrap().is_ok());
+    assert_eq!(c.reply("a", 4), Some(Err("EPROTO".into())));
+    assert!(c.send(&a, 3, 0, &create(1, "f3")).unwrap().is_ok());
+    assert!(c.send(&a, 4, 0, &create(1, "f4")).unwrap().is_ok());
+}
+
+#[test]
+fn what_a_client_has_received_is_no_gap() {
+    let (mut c, a) = cluster();
+    // Command 1 was answered before it came to the rules, for instance as malformed.
+    assert!(c.send(&a, 2, 1, &create(1, "f")).unwrap().is_ok());
+    assert_eq!(
+        c.send(&a, 1, 0, &create(1, "g")),
+        None,
+        "it was received: nobody waits for it"
+    );
+    assert_eq!(names(&mut c), ["\"f\""]);
+}
+
+#[test]
+fn sessions_do_not_wait_for_one_another() {
+    let (mut c, a) = cluster();
+    let other = c.client("bb");
+    let rows = vec![
+        c.request(&a, 1, 0, &create(1, "f")),
+        c.request(&other, 1, 0, &create(1, "f")),
+        c.request(&other, 3, 0, &create(1, "g")),
+    ];
+    c.run(rows);
+    assert!(c.reply("a", 1).unwrap().is_ok());
+    assert_eq!(
+        c.reply("bb", 1),
+        Some(Err("EEXIST".into())),
+        "in the order of arrival"
+    );
+    assert_eq!(c.reply("bb", 3), Some(Err("EPROTO".into())));
+}
+
+// Answers.
+
+#[test]
+fn acknowledged_answers_are_forgotten() {
+    let (mut c, a) = cluster();
+    for seq in 1..=3 {
+        c.send(&a, seq, 0, &create(1, &format!("f{seq}")));
+    }
+    assert_eq!(kept(&mut c, a.session), [1, 2, 3]);
+    c.send(&a, 4, 2, &create(1, "f4"));
+    assert_eq!(kept(&mut c, a.session), [3, 4]);
+    // A mark that is older than one that came before changes nothing.
+    c.send(&a, 5, 1, &create(1, "f5"));
+    assert_eq!(kept(&mut c, a.session), [3, 4, 5]);
+    c.send(&a, 3, 5, &create(1, "f3"));
+    assert!(kept(&mut c, a.session).is_empty());
+}
+
+#[test]
+fn answers_survive_a_restart() {
+    let (mut c, a) = cluster();
+    let made = c.send(&a, 1, 0, &create(1, "f")).unwrap().unwrap();
+    c.restart();
+    c.hello("a2", a.session, 0);
+    assert_eq!(c.got("a2", "welcome_client"), 1);
+    let back = Client {
+        conn: "a2".into(),
+        ..a
+    };
+    assert_eq!(c.send(&back, 1, 0, &create(1, "f")), Some(Ok(made)));
+    assert_eq!(names(&mut c), ["\"f\""]);
+}
+
+// Opening, and who speaks for a session.
+
+#[test]
+fn a_nonce_that_is_known_is_the_same_session() {
+    let mut c = Real::new(3);
+    c.hello("x", 0, 7);
+    c.hello("y", 0, 7);
+    assert_eq!(
+        (c.got("x", "welcome_client"), c.got("y", "welcome_client")),
+        (1, 1)
+    );
+    assert_eq!(c.sessions().len(), 1);
+    c.hello("z", 0, 8);
+    assert_eq!(c.sessions().len(), 2);
+}
+
+// The end.
+
+#[test]
+fn a_session_ends_after_10_s_of_silence() {
+    let (mut c, a) = cluster();
+    c.pass(10);
+    assert_eq!(c.sessions(), [a.session]);
+    c.renew(&a, &[]);
+    assert_eq!(c.got("a", "renewed"), 1);
+    let slot = c.slot;
+    c.pass(10);
+    assert_eq!(
+        (c.slot, c.sessions()),
+        (slot, vec![a.session]),
+        "renewals are no log entries"
+    );
+    c.pass(1);
+    assert_eq!((c.slot, c.sessions()), (slot + 1, vec![]), "its end is one");
+    c.sent.clear();
+    c.renew(&a, &[]);
+    assert_eq!(
+        (c.refusals("a"), c.got("a", "renewed")),
+        (vec!["ESTALE".to_owned()], 0)
+    );
+}
+
+#[test]
+fn commands_do_not_renew() {
+    let (mut c, a) = cluster();
+    c.pass(8);
+    c.send(&a, 1, 0, &create(1, "f"));
+    c.pass(3);
+    assert!(c.sessions().is_empty());
+}
+
+#[test]
+fn a_node_that_starts_gives_everybody_a_full_period() {
+    let (mut c, a) = cluster();
+    c.pass(9);
+    c.restart();
+    c.pass(10);
+    assert_eq!(c.sessions(), [a.session]);
+    c.hello("a", a.session, 0);
+    c.pass(10);
+    assert_eq!(c.sessions(), [a.session], "a greeting is a sign of life");
+    c.pass(1);
+    assert!(c.sessions().is_empty());
+    let other = c.client("bb");
+    c.restart();
+    c.pass(11);
+    assert!(
+        c.sessions().is_empty(),
+        "{} said nothing at all",
+        other.session
+    );
+}
+
+#[test]
+fn what_a_session_had_goes_with_it() {
+    let (mut c, mut a) = cluster();
+    let mut other = c.client("bb");
+    let f = c.attr(&mut a, create_with(1, "f", true, true, 0)).ino;
+    let g = c.attr(&mut other, create_with(1, "g", true, true, 0)).ino;
+    c.ok(&mut a, cmd("reserve", 0, "", [i(10)]));
+    c.ok(&mut other, cmd("reserve", 0, "", [i(10)]));
+    assert_eq!(c.err(&mut other, cmd("acquire", f, "", [])), "EBUSY");
+    c.pass(6);
+    c.renew(&other, &[]);
+    c.pass(6);
+    assert_eq!(c.sessions(), [other.session]);
+    assert_eq!(c.rows("lease"), [vec![i(g), i(other.session)]]);
+    assert_eq!(c.column("range", 1), [other.session]);
+    assert_eq!(
+        c.column("answer", 0),
+        vec![other.session; c.rows("answer").len()]
+    );
+    assert_eq!(c.column("seen", 0), [other.session]);
+    c.ok(&mut other, cmd("acquire", f, "", []));
+}
+
+/// The batch of an `expire` and then commands, as a leader decides them.
+fn expiry_then(c: &mut Real, a: &Client, commands: &[Command]) -> Value {
+    let rows = (1..)
+        .zip(commands)
+        .map(|(seq, command)| c.request(a, seq, 0, command))
+        .collect();
+    let commands = c.proposal(rows);
+    let expire = [0, 0, 0, 0, 0, 0].map(i).into_iter();
+    let expire = list(expire.chain([none(), s("expire"), i(a.session), none(), none()]));
+    let at = i(c.wall);
+    list([at, list([expire].into_iter().chain(commands))])
+}
+
+// Orphans.
+
+#[test]
+fn an_orphan_that_nobody_holds_is_reaped_after_15_s() {
+    let (mut c, mut a) = cluster();
+    c.pass(20);
+    let mut b = c.client("bb");
+    let f = c.attr(&mut b, create(1, "f")).ino;
+    assert!(a.session > 0 && c.sessions() == [b.session]);
+    c.ok(&mut b, unlink(1, "f"));
+    for _ in 0..5 {
+        c.renew(&b, &[]);
+        c.pass(3);
+    }
+    assert_eq!(c.look(f).unwrap().nlink, 0);
+    c.pass(1);
+    assert_eq!(c.look(f).unwrap_err(), "ENOENT");
+    assert_eq!((c.rows("orphan").len(), c.column("usage", 0)), (0, vec![1]));
+    a.session = 0;
+}
+
+#[test]
+fn an_open_orphan_stays_while_a_session_renews_it() {
+    let (mut c, a) = cluster();
+    let mut b = c.client("bb");
+    let f = c.attr(&mut b, create(1, "f")).ino;
+    c.ok(&mut b, unlink(1, "f"));
+    for _ in 0..10 {
+        c.renew(&a, &[f]);
+        c.renew(&b, &[]);
+        c.pass(3);
+    }
+    assert_eq!(c.look(f).unwrap().nlink, 0, "after 30 s");
+    // Others that it no longer names are not held.
+    c.renew(&a, &[]);
+    c.pass(1);
+    assert_eq!(c.look(f).unwrap_err(), "ENOENT");
+}
+
+#[test]
+fn an_open_orphan_goes_when_its_session_ends() {
+    let (mut c, mut a) = cluster();
+    let f = c.attr(&mut a, create(1, "f")).ino;
+    c.ok(&mut a, unlink(1, "f"));
+    for _ in 0..6 {
+        c.renew(&a, &[f]);
+        c.pass(3);
+    }
+    c.pass(7);
+    assert_eq!(
+        (c.sessions(), c.look(f).unwrap().nlink),
+        (vec![a.session], 0)
+    );
+    c.pass(2);
+    assert!(c.sessions().is_empty());
+    assert_eq!(c.look(f).unwrap_err(), "ENOENT");
+}
+
+#[test]
+fn a_node_that_starts_waits_15_s_before_it_reaps() {
+    let (mut c, mut a) = cluster();
+    let f = c.attr(&mut a, create(1, "f")).ino;
+    c.ok(&mut a, unlink(1, "f"));
+    for _ in 0..5 {
+        c.renew(&a, &[f]);
+        c.pass(3);
+    }
+    c.restart();
+    for _ in 0..5 {
+        c.pass(3);
+        c.hello("a", a.session, 0);
+    }
+    assert_eq!(
+        c.look(f).unwrap().nlink,
+        0,
+        "who holds it had time to say so"
+    );
+    c.pass(1);
+    assert_eq!(c.look(f).unwrap_err(), "ENOENT");
+}
