@@ -189,6 +189,26 @@ fn a_nonce_that_is_known_is_the_same_session() {
     assert_eq!(c.sessions().len(), 2);
 }
 
+#[test]
+fn without_a_session_there_are_no_commands() {
+    let (mut c, a) = cluster();
+    let nobody = Client {
+        conn: "nobody".into(),
+        session: 0,
+        seq: 0,
+        ack: 0,
+    };
+    assert!(stale(c.send(
+        &nobody,
+        1,
+        0,
+        &cmd("expire", a.session, "", [])
+    )));
+    assert!(stale(c.send(&nobody, 1, 0, &mkdir(1, "d"))));
+    assert_eq!(c.sessions(), [a.session]);
+    assert!(names(&mut c).is_empty());
+}
+
 // The end.
 
 #[test]
