@@ -190,6 +190,27 @@ fn a_nonce_that_is_known_is_the_same_session() {
 }
 
 #[test]
+fn unknown_sessions_are_refused() {
+    let mut c = Real::new(3);
+    let ghost = Client {
+        conn: "ghost".into(),
+        session: 999,
+        seq: 0,
+        ack: 0,
+    };
+    c.hello("ghost", 999, 7);
+    assert_eq!(c.refusals("ghost"), ["ESTALE"]);
+    let slot = c.slot;
+    assert!(stale(c.send(&ghost, 1, 0, &create(1, "f"))));
+    c.sent.clear();
+    c.renew(&ghost, &[1]);
+    assert_eq!(c.refusals("ghost"), ["ESTALE"]);
+    assert_eq!((c.got("ghost", "renewed"), c.rows("holds").len()), (0, 0));
+    assert_eq!(c.slot, slot, "nothing of it is even proposed");
+    assert!(names(&mut c).is_empty());
+}
+
+#[test]
 fn without_a_session_there_are_no_commands() {
     let (mut c, a) = cluster();
     let nobody = Client {
