@@ -91,6 +91,19 @@ fn commands_run_in_the_order_of_their_numbers() {
 }
 
 #[test]
+fn a_command_that_comes_before_the_one_before_it_is_refused() {
+    let (mut c, a) = cluster();
+    let rows = [3, 2, 1].map(|seq| c.request(&a, seq, 0, &create(1, &format!("f{seq}"))));
+    c.run(rows.to_vec());
+    assert!(c.reply("a", 1).unwrap().is_ok());
+    for seq in [2, 3] {
+        assert_eq!(c.reply("a", seq), Some(Err("EPROTO".into())));
+    }
+    assert_eq!(names(&mut c), ["\"f1\""]);
+    assert!(c.send(&a, 2, 0, &create(1, "f2")).unwrap().is_ok());
+}
+
+#[test]
 fn a_gap_is_refused_until_it_is_filled() {
     let (mut c, a) = cluster();
     assert_eq!(
@@ -156,6 +169,36 @@ fn acknowledged_answers_are_forgotten() {
     assert_eq!(kept(&mut c, a.session), [3, 4, 5]);
     c.send(&a, 3, 5, &create(1, "f3"));
     assert!(kept(&mut c, a.session).is_empty());
+}
+
+#[test]
+fn at_most_1024_answers_are_kept_and_then_commands_wait() {
+    let (mut c, a) = cluster();
+    let full = 1_024;
+    let rows = (1..=full + 2)
+        .map(|seq| c.request(&a, seq, 0, &unlink(1, &seq.to_string())))
+        .collect();
+    c.run(rows);
+    assert_eq!(c.reply("a", full), Some(Err("ENOENT".into())));
+    assert_eq!(
+        c.reply("a", full + 1),
+        Some(Err("EAGAIN".into())),
+        "not run: it may be sent again"
+    );
+    assert_eq!(c.reply("a", full + 2), Some(Err("EAGAIN".into())));
+    assert_eq!(kept(&mut c, a.session).len(), 1_024);
+    assert_eq!(
+        c.send(&a, full + 1, 0, &create(1, "f")),
+        Some(Err("EAGAIN".into()))
+    );
+    // Room for one, by what the command itself acknowledges.
+    assert!(c.send(&a, full + 1, 1, &create(1, "f")).unwrap().is_ok());
+    assert_eq!(
+        c.send(&a, full + 2, 1, &create(1, "g")),
+        Some(Err("EAGAIN".into()))
+    );
+    assert_eq!(kept(&mut c, a.session).len(), 1_024);
+    assert_eq!(names(&mut c), ["\"f\""]);
 }
 
 #[test]
