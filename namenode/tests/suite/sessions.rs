@@ -233,6 +233,58 @@ fn a_nonce_that_is_known_is_the_same_session() {
 }
 
 #[test]
+fn two_greetings_with_one_nonce_in_one_run_open_one_session() {
+    let mut c = Real::new(3);
+    let hello = |conn: &str, arrival| vec![i(arrival), Value::addr(conn), i(0), i(7), s("client")];
+    let rows = vec![
+        c.row("hello_client", hello("x", 1)),
+        c.row("hello_client", hello("y", 2)),
+    ];
+    c.run(rows);
+    assert_eq!(
+        (c.got("x", "welcome_client"), c.got("y", "welcome_client")),
+        (1, 1)
+    );
+    let session = c.sessions();
+    assert_eq!(session.len(), 1);
+    assert_eq!(
+        c.rows("conn"),
+        [vec![i(session[0]), Value::addr("y")]],
+        "the later one speaks for it"
+    );
+}
+
+#[test]
+fn replies_go_to_the_connection_that_greeted_last() {
+    let (mut c, a) = cluster();
+    let hello = |conn: &str, arrival| {
+        vec![
+            i(arrival),
+            Value::addr(conn),
+            i(a.session),
+            i(0),
+            s("client"),
+        ]
+    };
+    let rows = vec![
+        c.row("hello_client", hello("y", 100)),
+        c.row("hello_client", hello("x", 101)),
+    ];
+    c.run(rows);
+    let here = Client {
+        conn: "x".into(),
+        ..a.clone()
+    };
+    assert!(c.send(&here, 1, 0, &create(1, "f")).unwrap().is_ok());
+    // The old connections may still have something to say; that does not bring them back.
+    c.renew(&a, &[]);
+    c.feed("closed", vec![Value::addr("a")]);
+    assert!(c.send(&here, 2, 0, &create(1, "g")).unwrap().is_ok());
+    c.feed("closed", vec![Value::addr("x")]);
+    assert_eq!(c.rows("conn").len(), 0);
+}
+
+#[test]
 fn unknown_sessions_are_refused() {
     let mut c = Real::new(3);
     let ghost = Client {
