@@ -361,6 +361,20 @@ fn commands_do_not_renew() {
 }
 
 #[test]
+fn a_renewal_that_waited_with_the_timer_counts() {
+    let (mut c, a) = cluster();
+    c.wall += 20 * SECOND;
+    c.mono += 20 * SECOND;
+    // The NameNode was stopped for a while; what came meanwhile comes with the timer.
+    let rows = vec![
+        c.row("every_second", vec![i(c.wall)]),
+        c.row("renew", vec![Value::addr("a"), i(a.session), none()]),
+    ];
+    c.run(rows);
+    assert_eq!(c.sessions(), [a.session]);
+}
+
+#[test]
 fn a_node_that_starts_gives_everybody_a_full_period() {
     let (mut c, a) = cluster();
     c.pass(9);
