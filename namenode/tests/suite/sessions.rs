@@ -419,6 +419,41 @@ fn what_a_session_had_goes_with_it() {
     c.ok(&mut other, cmd("acquire", f, "", []));
 }
 
+#[test]
+fn a_client_closes_its_session() {
+    let (mut c, a) = cluster();
+    c.send(&a, 1, 0, &create_with(1, "f", true, true, 0));
+    assert_eq!(
+        c.send(&a, 2, 0, &cmd("close_session", 0, "", [])),
+        Some(Ok(vec![]))
+    );
+    assert!(c.sessions().is_empty());
+    for table in ["answer", "lease", "seen", "holds"] {
+        assert_eq!(c.rows(table).len(), 0, "{table}");
+    }
+    assert!(stale(c.send(&a, 3, 2, &create(1, "g"))));
+    assert!(
+        stale(c.send(&a, 2, 0, &cmd("close_session", 0, "", []))),
+        "nor is there an answer"
+    );
+    assert_eq!(names(&mut c), ["\"f\""]);
+}
+
+#[test]
+fn commands_behind_a_close_do_not_run() {
+    let (mut c, a) = cluster();
+    let rows = vec![
+        c.request(&a, 1, 0, &create(1, "f")),
+        c.request(&a, 2, 0, &cmd("close_session", 0, "", [])),
+        c.request(&a, 3, 0, &create_with(1, "g", true, true, 0)),
+    ];
+    c.run(rows);
+    assert!(c.reply("a", 1).unwrap().is_ok());
+    assert_eq!(c.reply("a", 2), Some(Ok(vec![])));
+    assert!(stale(c.reply("a", 3)));
+    assert_eq!(names(&mut c), ["\"f\""]);
+}
+
 /// The batch of an `expire` and then commands, as a leader decides them.
 fn expiry_then(c: &mut Real, a: &Client, commands: &[Command]) -> Value {
     let rows = (1..)
@@ -430,6 +465,39 @@ fn expiry_then(c: &mut Real, a: &Client, commands: &[Command]) -> Value {
     let expire = list(expire.chain([none(), s("expire"), i(a.session), none(), none()]));
     let at = i(c.wall);
     list([at, list([expire].into_iter().chain(commands))])
+}
+
+#[test]
+fn a_command_of_an_expired_session_never_runs() {
+    let (mut c, a) = cluster();
+    // The end was decided in the same batch, before it.
+    let batch = expiry_then(
+        &mut c,
+        &a,
+        &[create_with(1, "f", true, true, 0), create(1, "g")],
+    );
+    c.decide(batch.clone());
+    assert!(c.sessions().is_empty());
+    assert!(names(&mut c).is_empty());
+    assert!(stale(c.reply("a", 1)) && stale(c.reply("a", 2)));
+    // Or in a batch before it.
+    c.sent.clear();
+    c.decide(batch);
+    assert!(names(&mut c).is_empty());
+    assert!(stale(c.reply("a", 1)) && stale(c.reply("a", 2)));
+    assert_eq!(c.rows("answer").len(), 0);
+}
+
+#[test]
+fn commands_before_the_expiry_run() {
+    let (mut c, a) = cluster();
+    let batch = expiry_then(&mut c, &a, &[create_with(1, "f", true, true, 0)]);
+    let mut commands = batch.as_list().unwrap()[1].as_list().unwrap().to_vec();
+    commands.reverse();
+    c.decide(list([i(c.wall), list(commands)]));
+    assert!(c.sessions().is_empty());
+    assert_eq!(names(&mut c), ["\"f\""]);
+    assert_eq!((c.rows("lease").len(), c.rows("answer").len()), (0, 0));
 }
 
 // Orphans.
