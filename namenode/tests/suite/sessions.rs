@@ -580,3 +580,23 @@ fn a_node_that_starts_waits_15_s_before_it_reaps() {
     c.pass(1);
     assert_eq!(c.look(f).unwrap_err(), "ENOENT");
 }
+
+#[test]
+fn an_orphan_that_is_being_written_stays() {
+    let (mut c, mut a) = cluster();
+    let f = c.attr(&mut a, create_with(1, "f", true, true, 0)).ino;
+    c.ok(&mut a, unlink(1, "f"));
+    for _ in 0..6 {
+        c.renew(&a, &[]);
+        c.pass(3);
+    }
+    assert_eq!(c.look(f).unwrap().nlink, 0);
+    // A leader that had not heard of the lease asks for its end: that is for the log to say.
+    let reap = [0, 0, 0, 0, 0, 0].map(i).into_iter();
+    let reap = list(reap.chain([none(), s("reap"), i(f), none(), none()]));
+    c.decide(list([i(c.wall), list([reap])]));
+    assert_eq!(c.look(f).unwrap().nlink, 0);
+    c.ok(&mut a, cmd("release", f, "", []));
+    c.pass(1);
+    assert_eq!(c.look(f).unwrap_err(), "ENOENT");
+}
