@@ -29,3 +29,6 @@ mod namespace;
 
 #[path = "suite/sessions.rs"]
 mod sessions;
+
+#[path = "suite/blocks.rs"]
+mod blocks;
