@@ -239,6 +239,33 @@ fn blocks_start_at_multiples_of_the_block_size() {
 }
 
 #[test]
+fn only_files_have_blocks() {
+    let (mut c, mut a, _) = cluster();
+    let d = c.attr(&mut a, mkdir(1, "d")).ino;
+    let p = c.attr(&mut a, node_of("fifo", 1, "p")).ino;
+    for ino in [1, d, p] {
+        for command in [
+            acquire(ino),
+            add(ino, 0, &[]),
+            reserve(ino, 1),
+            adopt(ino, 1, 2, &[]),
+            commit(ino, 0, &[]),
+        ] {
+            assert_eq!(c.err(&mut a, command), "EINVAL");
+        }
+    }
+    for command in [
+        acquire(999),
+        add(999, 0, &[]),
+        reserve(999, 1),
+        adopt(999, 1, 2, &[]),
+        commit(999, 0, &[]),
+    ] {
+        assert_eq!(c.err(&mut a, command), "ENOENT");
+    }
+}
+
+#[test]
 fn a_hole_is_an_absent_row() {
     let (mut c, mut a, _) = cluster();
     let f = file(&mut c, &mut a);
