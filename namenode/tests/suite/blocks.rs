@@ -417,6 +417,80 @@ fn the_blocks_of_a_reaped_file_go_with_it() {
 // Leases.
 
 #[test]
+fn one_session_writes_at_a_time() {
+    let (mut c, mut a, _) = cluster();
+    let mut b = c.client("bb");
+    let f = c.attr(&mut a, create(1, "f")).ino;
+    assert_eq!(
+        c.err(&mut a, add(f, 0, &[])),
+        "EIO",
+        "nothing is written without a lease"
+    );
+    assert_eq!(c.attr(&mut a, acquire(f)).ino, f);
+    assert_eq!(c.attr(&mut a, acquire(f)).ino, f, "it has it already");
+    assert_eq!(c.err(&mut b, acquire(f)), "EBUSY");
+    for command in [
+        add(f, 0, &[]),
+        reserve(f, 1),
+        adopt(f, 1, 2, &[1]),
+        commit(f, 0, &[]),
+    ] {
+        assert_eq!(c.err(&mut b, command), "EIO");
+    }
+    assert_eq!(c.err(&mut b, resize(f, 0)), "EBUSY", "cutting is writing");
+    c.ok(
+        &mut b,
+        setattr(
+            f,
+            "",
+            Set {
+                mode: Some(0o600),
+                ..Set::default()
+            },
+        ),
+    );
+    assert_eq!(
+        c.ok(&mut b, release(f)),
+        vec![],
+        "what is not held is not given back"
+    );
+    assert_eq!(c.rows("lease"), [vec![i(f), i(a.session)]]);
+    c.ok(&mut a, release(f));
+    c.ok(&mut b, resize(f, 10));
+    c.ok(&mut b, acquire(f));
+    assert_eq!(c.err(&mut a, commit(f, 20, &[])), "EIO");
+}
+
+#[test]
+fn the_lease_ends_with_its_session_and_the_next_writer_goes_on() {
+    let (mut c, mut a, nodes) = cluster();
+    let mut b = c.client("bb");
+    let f = file(&mut c, &mut a);
+    let block = written(&mut c, &mut a, f, 0, 100).block;
+    for _ in 0..4 {
+        assert_eq!(c.err(&mut b, acquire(f)), "EBUSY");
+        c.pass(3);
+        c.renew(&b, &[]);
+        nodes
+            .iter()
+            .zip(["d1", "d2", "d3"])
+            .for_each(|(node, conn)| c.beat(conn, *node));
+    }
+    assert_eq!(c.attr(&mut b, acquire(f)).size, 100);
+    let reserved = added(&mut c, &mut b, reserve(f, block));
+    assert_eq!(
+        (reserved.generation, sorted(reserved.nodes)),
+        (2, nodes.clone())
+    );
+    c.ok(&mut b, adopt(f, block, 2, &nodes));
+    assert_eq!(c.attr(&mut b, commit(f, 150, &[(block, 2, 150)])).size, 150);
+    // The first writer has a new session and knows nothing of it.
+    let mut again = c.client("ccc");
+    assert_eq!(c.err(&mut again, commit(f, 120, &[(block, 1, 120)])), "EIO");
+    assert_eq!(c.look(f).unwrap().size, 150);
+}
+
+#[test]
 fn a_removed_file_is_still_written() {
     let (mut c, mut a, _) = cluster();
     let f = file(&mut c, &mut a);
