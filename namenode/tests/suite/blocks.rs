@@ -300,6 +300,22 @@ fn a_block_that_is_there_is_answered_again() {
     assert_eq!(c.rows("block").len(), 1);
 }
 
+#[test]
+fn only_replicas_of_the_generation_are_answered() {
+    let (mut c, mut a, nodes) = cluster();
+    let f = file(&mut c, &mut a);
+    let block = written(&mut c, &mut a, f, 0, 100);
+    c.ok(&mut a, reserve(f, block.block));
+    c.received("d2", nodes[1], &[(block.block, 2, 100)], &[]);
+    c.ok(&mut a, adopt(f, block.block, 2, &nodes[1..2]));
+    assert_eq!(added(&mut c, &mut a, add(f, 0, &[])).nodes, nodes[1..2]);
+    let located = c.ask("locate", f, "", vec![i(0), i(100)]).unwrap().unwrap();
+    assert_eq!(
+        firsts(&located[3].as_list().unwrap()[0].as_list().unwrap()[4]),
+        nodes[1..2]
+    );
+}
+
 // Generations.
 
 #[test]
