@@ -301,6 +301,53 @@ fn a_block_that_is_there_is_answered_again() {
 }
 
 #[test]
+fn an_empty_block_whose_targets_failed_gets_others() {
+    let (mut c, mut a, nodes) = cluster();
+    let four = c.datanode("d4", 4);
+    let f = file(&mut c, &mut a);
+    let block = added(&mut c, &mut a, add(f, 0, &[]));
+    let failed = block.nodes[0];
+    let other = added(&mut c, &mut a, add(f, 0, &[failed]));
+    let left: Vec<i64> = nodes
+        .into_iter()
+        .chain([four])
+        .filter(|n| *n != failed)
+        .collect();
+    assert_eq!(
+        (other.generation, other.length, sorted(other.nodes.clone())),
+        (1, 0, left)
+    );
+    // What the failed node may have of the first block must never count.
+    assert_ne!(other.block, block.block);
+    assert_eq!(
+        (c.column("block", 0), c.column("usage", 1)),
+        (vec![other.block], vec![1])
+    );
+    // Without any other node it stays, and so does the error.
+    let all = sorted(other.nodes)
+        .into_iter()
+        .chain([failed])
+        .collect::<Vec<_>>();
+    assert_eq!(c.err(&mut a, add(f, 0, &all)), "ENOSPC");
+    assert_eq!(c.column("block", 0), [other.block]);
+}
+
+#[test]
+fn an_empty_block_that_nobody_has_gets_new_targets() {
+    let (mut c, mut a, nodes) = cluster();
+    let f = file(&mut c, &mut a);
+    // The writer died before it opened a pipeline.
+    let block = added(&mut c, &mut a, add(f, 0, &[]));
+    let again = added(&mut c, &mut a, add(f, 0, &[]));
+    assert_eq!(sorted(again.nodes), nodes);
+    assert_ne!(again.block, block.block);
+    // One that somebody has is there, though nothing was committed.
+    c.received("d1", nodes[0], &[(again.block, 1, 10)], &[]);
+    let same = added(&mut c, &mut a, add(f, 0, &[]));
+    assert_eq!((same.block, same.nodes), (again.block, nodes[..1].to_vec()));
+}
+
+#[test]
 fn only_replicas_of_the_generation_are_answered() {
     let (mut c, mut a, nodes) = cluster();
     let f = file(&mut c, &mut a);
