@@ -421,6 +421,19 @@ fn stale_generations_are_refused() {
     assert_eq!(c.attr(&mut a, commit(f, 200, &[(block, 3, 200)])).size, 200);
 }
 
+#[test]
+fn a_generation_without_members_is_not_committed() {
+    let (mut c, mut a, _) = cluster();
+    let f = file(&mut c, &mut a);
+    let block = written(&mut c, &mut a, f, 0, 100).block;
+    c.ok(&mut a, reserve(f, block));
+    assert_eq!(
+        c.err(&mut a, adopt(f, block, 2, &[])),
+        "EINVAL",
+        "nobody would have it"
+    );
+}
+
 // Lengths.
 
 #[test]
