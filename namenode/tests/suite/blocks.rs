@@ -434,6 +434,24 @@ fn a_generation_without_members_is_not_committed() {
     );
 }
 
+#[test]
+fn blocks_of_other_files_are_refused() {
+    let (mut c, mut a, nodes) = cluster();
+    let f = file(&mut c, &mut a);
+    let block = written(&mut c, &mut a, f, 0, 100).block;
+    let g = c.attr(&mut a, create_with(1, "g", true, true, 0)).ino;
+    assert_eq!(c.err(&mut a, reserve(g, block)), "ENOENT");
+    assert_eq!(c.err(&mut a, adopt(g, block, 2, &nodes)), "ENOENT");
+    assert_eq!(c.err(&mut a, reserve(g, 999)), "ENOENT");
+    // Nor is a length taken for one: what was written would be lost without a word.
+    assert_eq!(c.err(&mut a, commit(g, 10, &[(block, 1, 10)])), "ENOENT");
+    assert_eq!(c.err(&mut a, commit(g, 10, &[(999, 1, 10)])), "ENOENT");
+    assert_eq!(
+        (c.look(g).unwrap().size, layout(&mut c, f)),
+        (0, vec![(0, 100)])
+    );
+}
+
 // Lengths.
 
 #[test]
@@ -461,6 +479,36 @@ fn commit_makes_lengths_and_times_visible() {
     let mut none_said = commit(f, BLOCK + 70, &[(two, 1, 70)]);
     none_said.args[2] = none();
     assert_eq!(c.attr(&mut a, none_said).mtime, 5);
+}
+
+#[test]
+fn a_length_fits_its_block_and_its_file() {
+    let (mut c, mut a, _) = cluster();
+    let f = file(&mut c, &mut a);
+    let one = written(&mut c, &mut a, f, 0, 100).block;
+    let two = written(&mut c, &mut a, f, BLOCK, 100).block;
+    for (size, blocks) in [
+        (2 * BLOCK, vec![(one, 1, BLOCK + 1)]),
+        (BLOCK + 100, vec![(two, 1, 101)]),
+        (BLOCK + 99, vec![]),
+        (50, vec![(two, 1, 100), (one, 1, 50)]),
+        (-1, vec![]),
+    ] {
+        assert_eq!(
+            c.err(&mut a, commit(f, size, &blocks)),
+            "EINVAL",
+            "{size} {blocks:?}"
+        );
+    }
+    assert_eq!(
+        (c.look(f).unwrap().size, layout(&mut c, f)),
+        (BLOCK + 100, vec![(0, 100), (BLOCK, 100)])
+    );
+    let full = c.attr(
+        &mut a,
+        commit(f, 2 * BLOCK, &[(one, 1, BLOCK), (two, 1, BLOCK)]),
+    );
+    assert_eq!((full.size, full.allocated), (2 * BLOCK, 2 * BLOCK));
 }
 
 #[test]
