@@ -512,6 +512,43 @@ fn a_length_fits_its_block_and_its_file() {
 }
 
 #[test]
+fn cutting_drops_what_is_behind_the_end() {
+    let (mut c, mut a, _) = cluster();
+    let f = file(&mut c, &mut a);
+    for n in 0..4 {
+        written(&mut c, &mut a, f, n * BLOCK, BLOCK);
+    }
+    let cut = c.attr(&mut a, resize(f, BLOCK + 10));
+    assert_eq!((cut.size, cut.allocated), (BLOCK + 10, BLOCK + 10));
+    assert_eq!(layout(&mut c, f), [(0, BLOCK), (BLOCK, 10)]);
+    assert_eq!(c.column("usage", 1), [2]);
+    let cut = c.attr(&mut a, resize(f, BLOCK));
+    assert_eq!((cut.size, cut.allocated), (BLOCK, BLOCK));
+    assert_eq!(
+        layout(&mut c, f),
+        [(0, BLOCK)],
+        "a block that would be empty goes"
+    );
+    let cut = c.attr(&mut a, resize(f, 0));
+    assert_eq!((cut.size, cut.allocated, layout(&mut c, f)), (0, 0, vec![]));
+    assert_eq!((c.rows("block").len(), c.column("usage", 1)), (0, vec![0]));
+}
+
+#[test]
+fn stretching_makes_a_hole() {
+    let (mut c, mut a, _) = cluster();
+    let f = file(&mut c, &mut a);
+    written(&mut c, &mut a, f, 0, 100);
+    let longer = c.attr(&mut a, resize(f, 3 * BLOCK));
+    assert_eq!((longer.size, longer.allocated), (3 * BLOCK, 100));
+    assert_eq!(layout(&mut c, f), [(0, 100)]);
+    // Cut inside the hole, then inside the block.
+    assert_eq!(c.attr(&mut a, resize(f, BLOCK)).allocated, 100);
+    assert_eq!(c.attr(&mut a, resize(f, 40)).allocated, 40);
+    assert_eq!(layout(&mut c, f), [(0, 40)]);
+}
+
+#[test]
 fn an_empty_block_behind_the_end_is_cut_too() {
     let (mut c, mut a, _) = cluster();
     let f = file(&mut c, &mut a);
