@@ -32,3 +32,6 @@ mod sessions;
 
 #[path = "suite/blocks.rs"]
 mod blocks;
+
+#[path = "suite/datanodes.rs"]
+mod datanodes;

@@ -26,6 +26,14 @@ pub fn firsts(value: &Value) -> Vec<i64> {
         .collect()
 }
 
+/// The name of a connection.
+pub fn addr(value: &Value) -> String {
+    match value {
+        Value::Addr(name) => String::from_utf8(name.to_vec()).unwrap(),
+        other => panic!("no connection: {other}"),
+    }
+}
+
 /// The answer to a command for a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -142,8 +150,13 @@ impl Real {
             .iter()
             .filter(|(event, _)| event == "order_copy")
             .map(|(_, row)| {
-                let at = row[0].to_string().trim_matches('@').to_owned();
-                (at, int(&row[1]), int(&row[2]), int(&row[3]), int(&row[4]))
+                (
+                    addr(&row[0]),
+                    int(&row[1]),
+                    int(&row[2]),
+                    int(&row[3]),
+                    int(&row[4]),
+                )
             })
             .collect();
         copies.sort_by_key(|copy| copy.1);
@@ -157,7 +170,7 @@ impl Real {
             if event == "order_delete" {
                 for item in row[1].as_list().unwrap() {
                     let item = ints(item);
-                    all.push((row[0].to_string(), item[0], item[1]));
+                    all.push((addr(&row[0]), item[0], item[1]));
                 }
             }
         }
