@@ -135,6 +135,19 @@ fn nodes_of_other_clusters_are_refused() {
     assert_eq!(c.refusals("y"), ["ESTALE"], "it has to greet first");
 }
 
+#[test]
+fn several_heartbeats_in_one_run() {
+    let (mut c, _, nodes) = cluster(1, 1);
+    // They waited while the NameNode was busy.
+    let rows = [500, 300, 400].map(|free| c.row("heartbeat", beat("d1", nodes[0].1, free)));
+    c.run(rows.to_vec());
+    assert_eq!(
+        c.rows("node")[0][5],
+        i(300),
+        "the least room that it told of"
+    );
+}
+
 // What they have.
 
 #[test]
