@@ -115,6 +115,50 @@ fn a_node_that_greets_again_is_the_same() {
 }
 
 #[test]
+fn two_greetings_of_a_new_node_in_one_run_register_it_once() {
+    let mut c = Real::new(3);
+    let hello = |conn: &str, arrival: i64, node: i64| {
+        let room = i(1 << 40);
+        vec![
+            i(arrival),
+            Value::addr(conn),
+            i(node),
+            i(7),
+            i(1),
+            s(conn),
+            room.clone(),
+            room,
+        ]
+    };
+    let rows = vec![
+        c.row("hello_datanode", hello("y", 1, 0)),
+        c.row("hello_datanode", hello("x", 2, 0)),
+    ];
+    c.run(rows);
+    assert_eq!(
+        (
+            c.got("x", "welcome_datanode"),
+            c.got("y", "welcome_datanode")
+        ),
+        (1, 1)
+    );
+    assert_eq!(c.rows("datanode").len(), 1);
+    assert_eq!(
+        c.rows("node")[0][1],
+        Value::addr("x"),
+        "the later one is where it is"
+    );
+    let node = c.rows("datanode")[0][0].as_int().unwrap();
+    let rows = vec![
+        c.row("hello_datanode", hello("z", 3, node)),
+        c.row("hello_datanode", hello("w", 4, node)),
+    ];
+    c.run(rows);
+    assert_eq!(c.rows("node")[0][1], Value::addr("w"));
+    assert_eq!(c.rows("greeting").len(), 0, "nothing is left of it");
+}
+
+#[test]
 fn nodes_of_other_clusters_are_refused() {
     let mut c = Real::new(3);
     let room = i(1 << 40);
