@@ -307,6 +307,23 @@ fn a_dead_node_comes_back() {
     assert_eq!(under_replicated(&mut c), Vec::<i64>::new());
 }
 
+#[test]
+fn a_heartbeat_in_the_run_of_the_timer_counts() {
+    let (mut c, _, nodes) = cluster(1, 1);
+    c.wall += 20 * SECOND;
+    c.mono += 20 * SECOND;
+    let rows = vec![
+        c.row("every_second", vec![i(c.wall)]),
+        c.row("heartbeat", beat("d1", nodes[0].1, 1 << 40)),
+    ];
+    c.run(rows);
+    assert_eq!(
+        up(&mut c),
+        [nodes[0].1],
+        "the NameNode was stopped, and not the node"
+    );
+}
+
 // The start.
 
 /// Restarts a store in which block `f` should have two replicas and has one, and the store does not know `x`.
