@@ -324,6 +324,25 @@ fn a_heartbeat_in_the_run_of_the_timer_counts() {
     );
 }
 
+#[test]
+fn what_a_dead_node_says_does_not_count() {
+    let (mut c, mut a, nodes) = cluster(2, 2);
+    let block = file(&mut c, &mut a, "f", &nodes);
+    pass(&mut c, &a, &nodes[1..], 12);
+    // It had not noticed.
+    c.received("d1", nodes[0].1, &[(block, 1, 100)], &[]);
+    assert_eq!(located(&mut c, block), [nodes[1].1]);
+    c.report("d1", nodes[0].1, (true, true), &[(block, 1, 100)]);
+    assert_eq!(
+        c.column("replica", 1),
+        [nodes[1].1],
+        "what is not alive has nothing"
+    );
+    assert_eq!(c.rows("reported").len(), 1);
+    c.greet("d1", nodes[0].1, 1, "host:1");
+    assert_eq!(located(&mut c, block), [nodes[1].1]);
+}
+
 // The start.
 
 /// Restarts a store in which block `f` should have two replicas and has one, and the store does not know `x`.
