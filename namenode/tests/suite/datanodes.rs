@@ -443,6 +443,23 @@ fn a_copy_is_ordered_once_and_again_after_30_s() {
 }
 
 #[test]
+fn a_copy_to_a_node_that_died_goes_to_another_at_once() {
+    let (mut c, mut a, nodes) = cluster(2, 3);
+    let block = file(&mut c, &mut a, "f", &nodes[..1]);
+    c.pass(1);
+    let target = c.copies()[0].4;
+    let alive: Nodes = nodes
+        .iter()
+        .filter(|(_, node)| *node != target)
+        .cloned()
+        .collect();
+    c.sent.clear();
+    pass(&mut c, &a, &alive, 12);
+    let other = alive[1].1;
+    assert_eq!(c.copies(), [("d1".into(), block, 1, 100, other)]);
+}
+
+#[test]
 fn at_most_32_copies_are_ordered_a_second() {
     let (mut c, mut a, nodes) = cluster(2, 2);
     let blocks: Vec<i64> = (0..40)
