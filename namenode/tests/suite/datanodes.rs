@@ -460,6 +460,22 @@ fn a_copy_to_a_node_that_died_goes_to_another_at_once() {
 }
 
 #[test]
+fn another_try_may_take_other_nodes() {
+    let (mut c, mut a, nodes) = cluster(2, 4);
+    let block = file(&mut c, &mut a, "f", &nodes[..1]);
+    c.sent.clear();
+    pass(&mut c, &a, &nodes, 31 * 12);
+    let mut targets: Vec<i64> = c.copies().iter().map(|copy| copy.4).collect();
+    assert!(targets.len() >= 11 && c.copies().iter().all(|copy| copy.1 == block));
+    targets.sort_unstable();
+    targets.dedup();
+    assert_eq!(
+        targets,
+        nodes[1..].iter().map(|(_, node)| *node).collect::<Vec<_>>()
+    );
+}
+
+#[test]
 fn at_most_32_copies_are_ordered_a_second() {
     let (mut c, mut a, nodes) = cluster(2, 2);
     let blocks: Vec<i64> = (0..40)
