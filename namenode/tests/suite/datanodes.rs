@@ -492,6 +492,19 @@ fn at_most_32_copies_are_ordered_a_second() {
 }
 
 #[test]
+fn blocks_that_cannot_be_copied_do_not_keep_others_waiting() {
+    let (mut c, mut a, nodes) = cluster(3, 2);
+    // More replicas wanted than there are nodes.
+    for n in 0..32 {
+        file(&mut c, &mut a, &format!("f{n}"), &nodes);
+    }
+    let block = file(&mut c, &mut a, "g", &nodes[..1]);
+    c.sent.clear();
+    c.pass(1);
+    assert_eq!(c.copies(), [("d1".into(), block, 1, 100, nodes[1].1)]);
+}
+
+#[test]
 fn a_file_that_is_being_written_is_left_alone() {
     let (mut c, mut a, nodes) = cluster(2, 3);
     let few = file(&mut c, &mut a, "few", &nodes[..1]);
