@@ -35,3 +35,6 @@ mod blocks;
 
 #[path = "suite/datanodes.rs"]
 mod datanodes;
+
+#[path = "suite/permissions.rs"]
+mod permissions;
