@@ -186,6 +186,42 @@ fn a_rename_needs_both_directories() {
 }
 
 #[test]
+fn a_directory_that_changes_its_parent_must_be_writable_itself() {
+    let (mut c, mut a) = cluster();
+    let from = dir(&mut c, &mut a, "from", 0o777);
+    let to = dir(&mut c, &mut a, "to", 0o777);
+    c.attr(&mut a, mkdir_mode(from, "root's", 0o755));
+    c.attr(&mut a, mkdir_mode(from, "all's", 0o777));
+    c.attr(&mut a, create(to, "f"));
+    assert_eq!(
+        tried(&mut c, &mut a, stranger(rename(from, "root's", to, "x"))),
+        "EACCES"
+    );
+    assert_eq!(
+        tried(&mut c, &mut a, stranger(rename(from, "root's", from, "x"))),
+        "",
+        "here it does not"
+    );
+    // Nor does an exchange move one, from either side.
+    assert_eq!(
+        tried(&mut c, &mut a, stranger(exchange(from, "x", to, "f"))),
+        "EACCES"
+    );
+    assert_eq!(
+        tried(&mut c, &mut a, stranger(exchange(to, "f", from, "x"))),
+        "EACCES"
+    );
+    assert_eq!(
+        tried(&mut c, &mut a, stranger(rename(from, "all's", to, "y"))),
+        ""
+    );
+    assert_eq!(
+        tried(&mut c, &mut a, stranger(exchange(to, "f", to, "y"))),
+        ""
+    );
+}
+
+#[test]
 fn every_directory_on_the_way_must_be_searchable() {
     let (mut c, mut a) = cluster();
     let d = dir(&mut c, &mut a, "d", 0o766);
