@@ -372,6 +372,20 @@ fn new_names_in_a_set_gid_directory_have_its_group() {
     assert_eq!(c.attr(&mut a, stranger(create(made.ino, "f"))).gid, GROUP);
 }
 
+#[test]
+fn a_stranger_makes_no_set_gid_program_of_a_group() {
+    let (mut c, mut a) = cluster();
+    let d = dir(&mut c, &mut a, "d", 0o2777);
+    let program = |name: &str| {
+        let mut command = create(d, name);
+        command.args[1] = i(0o2755);
+        command
+    };
+    assert_eq!(c.attr(&mut a, stranger(program("f"))).mode, 0o755);
+    assert_eq!(c.attr(&mut a, member(program("g"))).mode, 0o2755);
+    assert_eq!(c.attr(&mut a, program("h")).mode, 0o2755);
+}
+
 // Attributes.
 
 #[test]
