@@ -443,6 +443,36 @@ fn root_gives_files_away() {
 }
 
 #[test]
+fn a_new_owner_or_group_takes_set_id_bits_off() {
+    let (mut c, mut a) = cluster();
+    for (n, command) in [chown as fn(i64, i64) -> Command, chgrp]
+        .into_iter()
+        .enumerate()
+    {
+        let f = file(&mut c, &mut a, &format!("f{n}"), 0o7755);
+        assert_eq!(c.attr(&mut a, command(f, 500)).mode, 0o1755, "also root's");
+        let d = dir(&mut c, &mut a, &format!("d{n}"), 0o7755);
+        assert_eq!(
+            c.attr(&mut a, command(d, 500)).mode,
+            0o7755,
+            "not a directory's"
+        );
+    }
+    let f = file(&mut c, &mut a, "f", 0o7755);
+    assert_eq!(
+        c.attr(&mut a, chgrp(f, 200).by(OWNER, 200, &[])).mode,
+        0o1755
+    );
+    // Whoever says which mode he wants, gets it if he may.
+    let both = Set {
+        mode: Some(0o4711),
+        uid: Some(STRANGER),
+        ..Set::default()
+    };
+    assert_eq!(c.attr(&mut a, setattr(f, "", both)).mode, 0o4711);
+}
+
+#[test]
 fn cutting_a_file_needs_write_permission() {
     let (mut c, mut a) = cluster();
     let f = file(&mut c, &mut a, "f", 0o464);
