@@ -443,6 +443,28 @@ fn root_gives_files_away() {
 }
 
 #[test]
+fn the_owner_chooses_among_his_groups() {
+    let (mut c, mut a) = cluster();
+    let f = file(&mut c, &mut a, "f", 0o644);
+    let mine = |gid: i64| chgrp(f, gid).by(OWNER, 200, &[300, 400]);
+    assert_eq!(
+        c.attr(&mut a, mine(GROUP)).gid,
+        GROUP,
+        "what it has already"
+    );
+    for gid in [200, 300, 400] {
+        assert_eq!(c.attr(&mut a, mine(gid)).gid, gid);
+    }
+    assert_eq!(tried(&mut c, &mut a, mine(GROUP)), "EPERM");
+    assert_eq!(
+        tried(&mut c, &mut a, member(chgrp(f, GROUP))),
+        "EPERM",
+        "the owner does"
+    );
+    assert_eq!(c.attr(&mut a, chgrp(f, 500)).gid, 500);
+}
+
+#[test]
 fn a_new_owner_or_group_takes_set_id_bits_off() {
     let (mut c, mut a) = cluster();
     for (n, command) in [chown as fn(i64, i64) -> Command, chgrp]
