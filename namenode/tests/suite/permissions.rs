@@ -495,6 +495,42 @@ fn a_new_owner_or_group_takes_set_id_bits_off() {
 }
 
 #[test]
+fn times_of_choice_are_for_the_owner_and_now_is_for_writers() {
+    let (mut c, mut a) = cluster();
+    let f = file(&mut c, &mut a, "f", 0o664);
+    let (now, old) = (Some(None), Some(Some(5)));
+    for (atime, mtime) in [
+        (old, old),
+        (old, None),
+        (None, old),
+        (old, now),
+        (now, old),
+        (now, None),
+        (None, now),
+    ] {
+        assert_eq!(
+            tried(&mut c, &mut a, member(utimes(f, atime, mtime))),
+            "EPERM",
+            "{atime:?} {mtime:?}"
+        );
+        assert_eq!(
+            tried(&mut c, &mut a, stranger(utimes(f, atime, mtime))),
+            "EPERM"
+        );
+        assert_eq!(tried(&mut c, &mut a, owner(utimes(f, atime, mtime))), "");
+    }
+    assert_eq!(tried(&mut c, &mut a, member(utimes(f, now, now))), "");
+    assert_eq!(
+        tried(&mut c, &mut a, stranger(utimes(f, now, now))),
+        "EACCES"
+    );
+    let set = c.attr(&mut a, owner(utimes(f, Some(Some(-7)), Some(Some(8)))));
+    assert_eq!((set.atime, set.mtime), (-7, 8));
+    assert!(set.ctime > START);
+    assert_eq!(tried(&mut c, &mut a, utimes(f, old, old)), "", "root may");
+}
+
+#[test]
 fn cutting_a_file_needs_write_permission() {
     let (mut c, mut a) = cluster();
     let f = file(&mut c, &mut a, "f", 0o464);
