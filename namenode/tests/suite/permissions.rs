@@ -558,3 +558,33 @@ fn cutting_a_file_needs_write_permission() {
     };
     assert_eq!(tried(&mut c, &mut a, setattr(f, "", negative)), "EINVAL");
 }
+
+#[test]
+fn opening_what_exists_by_create_needs_permission_on_the_file_and_not_on_the_directory() {
+    let (mut c, mut a) = cluster();
+    let d = dir(&mut c, &mut a, "d", 0o755);
+    let f = c.attr(&mut a, owner(create(d, "f"))).ino;
+    let open = |lease: bool| create_with(d, "f", false, lease, 0);
+    assert_eq!(c.attr(&mut a, stranger(open(false))).ino, f);
+    assert_eq!(
+        tried(&mut c, &mut a, stranger(open(true))),
+        "EACCES",
+        "it is opened for writing"
+    );
+    c.attr(&mut a, chmod(f, 0o602));
+    assert_eq!(tried(&mut c, &mut a, stranger(open(false))), "EACCES");
+    assert_eq!(tried(&mut c, &mut a, member(open(true))), "EACCES");
+    assert_eq!(c.rows("lease").len(), 0);
+    assert_eq!(c.attr(&mut a, stranger(open(true))).ino, f);
+    assert_eq!(c.column("lease", 0), [f]);
+    c.attr(&mut a, chmod(f, 0));
+    assert_eq!(c.attr(&mut a, open(true)).ino, f, "root may");
+    assert_eq!(
+        tried(
+            &mut c,
+            &mut a,
+            stranger(create_with(d, "new", false, false, 0))
+        ),
+        "EACCES"
+    );
+}
