@@ -38,3 +38,6 @@ mod datanodes;
 
 #[path = "suite/permissions.rs"]
 mod permissions;
+
+#[path = "suite/reads.rs"]
+mod reads;
