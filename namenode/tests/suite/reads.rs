@@ -134,6 +134,29 @@ fn chain(c: &mut Real, a: &mut Client, last: usize) -> i64 {
 }
 
 #[test]
+fn at_most_40_links_are_followed() {
+    let (mut c, mut a) = cluster();
+    let d = chain(&mut c, &mut a, 41);
+    let f = c.attr(&mut a, create(d, "f")).ino;
+    c.ok(&mut a, symlink(d, "s", "f"));
+    assert_eq!(c.lookup(1, "l40", true).unwrap().ino, d);
+    assert_eq!(c.lookup(1, "l41", true).unwrap_err(), "ELOOP");
+    assert_eq!(c.lookup(1, "l41", false).unwrap().kind, "symlink");
+    assert_eq!(c.lookup(1, "l40/f", false).unwrap().ino, f);
+    assert_eq!(c.lookup(1, "l41/f", false).unwrap_err(), "ELOOP");
+    assert_eq!(c.lookup(1, "l39/s", true).unwrap().ino, f);
+    assert_eq!(c.lookup(1, "l40/s", true).unwrap_err(), "ELOOP");
+    assert_eq!(
+        c.lookup(1, "l40/s", false).unwrap().kind,
+        "symlink",
+        "the last is not followed"
+    );
+    assert_eq!(c.err(&mut a, create(1, "l41/g")), "ELOOP");
+    c.ok(&mut a, create(1, "l40/g"));
+    c.ok(&mut a, unlink(1, "l40/s"));
+}
+
+#[test]
 fn links_in_circles_are_no_answer() {
     let (mut c, mut a) = cluster();
     c.ok(&mut a, symlink(1, "a", "b"));
