@@ -295,6 +295,36 @@ fn names_that_stay_are_listed_once_while_others_come_and_go() {
 }
 
 #[test]
+fn a_name_that_is_replaced_keeps_its_place() {
+    let (mut c, mut a) = cluster();
+    for name in ["a", "b", "c", "d", "new"] {
+        c.ok(&mut a, create(1, name));
+    }
+    let (_, entries, _) = page(&mut c, 1, 0, 2);
+    let after = entries[1].0;
+    // Both were there all the time: one was listed, the other was not.
+    c.ok(&mut a, rename(1, "new", 1, "a"));
+    c.ok(&mut a, create(1, "newer"));
+    c.ok(&mut a, rename(1, "newer", 1, "d"));
+    let (_, rest, _) = page(&mut c, 1, after, 10);
+    assert_eq!(
+        rest.iter()
+            .map(|(_, name)| name.as_str())
+            .collect::<Vec<_>>(),
+        ["c", "d"]
+    );
+    c.ok(&mut a, exchange(1, "a", 1, "d"));
+    let (_, rest, _) = page(&mut c, 1, after, 10);
+    assert_eq!(
+        rest.iter()
+            .map(|(_, name)| name.as_str())
+            .collect::<Vec<_>>(),
+        ["c", "d"]
+    );
+    assert_eq!(listing(&mut c, 1, 3), ["a", "b", "c", "d"]);
+}
+
+#[test]
 fn the_parent_of_a_directory_comes_with_its_page() {
     let (mut c, mut a) = cluster();
     let d = c.attr(&mut a, mkdir(1, "d")).ino;
