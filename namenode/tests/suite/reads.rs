@@ -377,6 +377,78 @@ fn readlink_gives_the_target_as_it_was_set() {
 }
 
 #[test]
+fn locate_gives_the_blocks_of_a_range() {
+    let (mut c, mut a) = cluster();
+    let node = c.datanode("d1", 1);
+    let size = 65_536;
+    let f = c.attr(&mut a, create_with(1, "f", true, true, 0)).ino;
+    let mut blocks = vec![];
+    for n in [0, 1, 3] {
+        let block = Block::from(
+            c.ok(&mut a, cmd("add_block", f, "", [i(n * size), none()]))
+                .as_slice(),
+        )
+        .block;
+        c.received("d1", node, &[(block, 1, size)], &[]);
+        blocks.push((block, 1, if n == 3 { 10 } else { size }));
+    }
+    c.ok(&mut a, commit(f, 3 * size + 10, &blocks));
+    let located = |c: &mut Real, offset: i64, length: i64| {
+        let payload = asked(c, "locate", f, vec![i(offset), i(length)]).unwrap();
+        assert_eq!(payload[..3], [s("blocks"), i(3 * size + 10), i(size)]);
+        let mut found: Vec<(i64, i64, i64, Vec<i64>)> = vec![];
+        for item in payload[3].as_list().unwrap() {
+            let item = item.as_list().unwrap();
+            let int = |at: usize| item[at].as_int().unwrap();
+            assert_eq!(int(2), 1, "its generation");
+            found.push((int(0), int(1), int(3), firsts(&item[4])));
+        }
+        found.sort_by_key(|block| block.1);
+        found
+    };
+    let one = (blocks[0].0, 0, size, vec![node]);
+    let two = (blocks[1].0, size, size, vec![node]);
+    let four = (blocks[2].0, 3 * size, 10, vec![node]);
+    assert_eq!(
+        located(&mut c, 0, 10 * size),
+        [one.clone(), two.clone(), four.clone()]
+    );
+    assert_eq!(
+        located(&mut c, 0, i64::MAX),
+        [one.clone(), two.clone(), four.clone()]
+    );
+    assert_eq!(located(&mut c, 0, 1), [one.clone()]);
+    assert_eq!(located(&mut c, size - 1, 1), [one.clone()]);
+    assert_eq!(located(&mut c, size - 1, 2), [one, two.clone()]);
+    assert_eq!(
+        located(&mut c, size, 2 * size),
+        [two],
+        "and the hole behind it"
+    );
+    assert_eq!(located(&mut c, 2 * size, size), []);
+    assert_eq!(
+        located(&mut c, 4 * size - 1, 1),
+        [four],
+        "the block and not only its bytes"
+    );
+    assert_eq!(located(&mut c, 4 * size, 1), []);
+    assert_eq!(located(&mut c, 0, 0), []);
+    assert_eq!(
+        asked(&mut c, "locate", 999, vec![i(0), i(1)]),
+        Err("ENOENT".into())
+    );
+    assert_eq!(
+        asked(&mut c, "locate", 1, vec![i(0), i(1)]),
+        Err("EISDIR".into())
+    );
+    let fifo = c.attr(&mut a, node_of("fifo", 1, "p")).ino;
+    assert_eq!(
+        asked(&mut c, "locate", fifo, vec![i(0), i(1)]),
+        Err("EINVAL".into())
+    );
+}
+
+#[test]
 fn statfs_adds_up_the_live_nodes() {
     let (mut c, mut a) = cluster();
     let statfs = |c: &mut Real| ints(&list(asked(c, "statfs", 0, vec![]).unwrap()[1..].to_vec()));
