@@ -21,8 +21,26 @@
 #[path = "suite/driver.rs"]
 mod driver;
 
+#[path = "suite/helpers.rs"]
+mod helpers;
+
 #[path = "suite/namespace.rs"]
 mod namespace;
 
 #[path = "suite/order.rs"]
 mod order;
+
+#[path = "suite/sessions.rs"]
+mod sessions;
+
+#[path = "suite/blocks.rs"]
+mod blocks;
+
+#[path = "suite/datanodes.rs"]
+mod datanodes;
+
+#[path = "suite/permissions.rs"]
+mod permissions;
+
+#[path = "suite/reads.rs"]
+mod reads;

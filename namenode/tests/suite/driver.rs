@@ -290,7 +290,8 @@ pub struct Cluster<E> {
     pub slot: i64,
     pub wall: i64,
     pub mono: i64,
-    arrival: i64,
+    /// What arrived last.
+    pub arrival: i64,
     /// Batches that were decided.
     pub log: Vec<Value>,
     /// Messages since they were last taken.

@@ -4,7 +4,7 @@
 use crate::driver::*;
 use overlog::{Row, Value};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The tree and the sessions that random commands work on.
 struct Stage {
@@ -200,24 +200,31 @@ impl Stage {
     }
 }
 
-/// Replies, without repetition: a retry inside a batch may be answered together with the first.
-type Outcome = (BTreeMap<String, Vec<Row>>, BTreeSet<(String, Vec<Value>)>);
+/// Tables, and the first reply to each command: a client does not wait for a second.
+type Outcome = (
+    BTreeMap<String, Vec<Row>>,
+    BTreeMap<(Value, i64), Vec<Value>>,
+);
 
 impl Stage {
     /// Whether this is an answer again to what its client has acknowledged: nobody waits for it.
-    fn acknowledged(&self, (event, columns): &(String, Vec<Value>)) -> bool {
+    fn acknowledged(&self, (_, columns): &Sent) -> bool {
         let of = |c: &&Client| columns[0] == Value::addr(&c.conn);
         let client = self.clients.iter().find(of);
-        event == "reply" && client.is_some_and(|c| columns[1].as_int().unwrap() <= c.ack)
+        client.is_some_and(|c| columns[1].as_int().unwrap() <= c.ack)
     }
 
     fn outcome(&mut self) -> Outcome {
         let mut tables = self.cluster.replicated();
         tables.remove("clock");
-        let sent = self.cluster.taken();
-        let counts = |m: &(String, Vec<Value>)| m.0 == "reply" && !self.acknowledged(m);
-        let sent = sent.into_iter().filter(counts).collect();
-        (tables, sent)
+        let mut replies = BTreeMap::new();
+        for message in self.cluster.taken() {
+            if message.0 == "reply" && !self.acknowledged(&message) {
+                let to = (message.1[0].clone(), message.1[1].as_int().unwrap());
+                replies.entry(to).or_insert(message.1);
+            }
+        }
+        (tables, replies)
     }
 }
 
