@@ -103,7 +103,7 @@ impl Node {
             check_input(&self.program, rel, row)?;
         }
         let deltas: Vec<_> = rows.into_iter().map(|row| (rel, row, true)).collect();
-        self.state.change(&deltas)?;
+        self.state.change(&deltas);
         // Nothing fires for restored state.
         self.state.take_view_changes();
         Ok(())
@@ -189,7 +189,7 @@ impl Node {
                 .rev()
                 .map(|(rel, row, came)| (rel, row, !came))
                 .collect();
-            self.state.change(&back)?;
+            self.state.change(&back);
             self.take_watched();
             self.ticks = ticks;
             return Err(error);
@@ -284,6 +284,7 @@ impl Node {
     /// The rows of a table or view, sorted. A view that cannot be computed within the limits has none.
     pub fn rows(&mut self, rel: RelId) -> Vec<Row> {
         self.state.clear_lazy();
+        self.state.catch_up();
         self.state.rows_of(rel)
     }
 
@@ -292,11 +293,12 @@ impl Node {
     /// # Errors
     /// It reads an event, or a view that is off, or cannot be planned.
     pub fn query(
-        &self,
+        &mut self,
         rule: &Rule,
         functions: &[Function],
         budget: Budget,
     ) -> Result<Query, String> {
+        self.state.catch_up();
         Query::new(&self.state, rule, functions, budget)
     }
 

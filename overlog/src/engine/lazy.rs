@@ -380,6 +380,7 @@ fn plans<W: World>(
             indexes: world.indexes(),
             event_indexes: &mut BTreeMap::new(),
             noted: &mut BTreeMap::new(),
+            late: &BTreeSet::new(),
         }
         .free_body(rule, &mut bound)
         .map_err(|e| Stop::View(e.to_string()))?;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub mod graph;
 pub mod guards;
 pub mod indexes;
+pub mod lag;
 pub mod order;
 
 pub use graph::Strata;
@@ -171,6 +172,8 @@ pub struct EventRule {
     pub events: Vec<RelId>,
     /// Looked at before it runs.
     pub guards: Vec<Guard>,
+    /// It reads views that may lag behind their tables.
+    pub reads_views: bool,
     /// Slots.
     pub slots: usize,
     /// The head has aggregates.
@@ -187,6 +190,8 @@ pub struct Planner<'a> {
     pub event_indexes: &'a mut BTreeMap<RelId, Vec<Vec<usize>>>,
     /// Columns of events whose different values are noted.
     pub noted: &'a mut BTreeMap<RelId, Vec<usize>>,
+    /// Views that may lag behind their tables.
+    pub late: &'a BTreeSet<RelId>,
 }
 
 impl Planner<'_> {
@@ -217,6 +222,7 @@ impl Planner<'_> {
             drivers,
             events: events.iter().map(|(_, a)| a.rel).collect(),
             guards: guards::of(self.program, rule, &events, self.noted),
+            reads_views: lag::reads_any(rule, self.late),
             slots: slots(rule),
             grouped: rule.head.args.iter().any(|a| matches!(a, HeadArg::Agg(_))),
         })

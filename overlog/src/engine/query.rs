@@ -133,6 +133,7 @@ impl Query {
             indexes: &indexes,
             event_indexes: &mut BTreeMap::new(),
             noted: &mut BTreeMap::new(),
+            late: &BTreeSet::new(),
         }
         .free_body(rule, &mut BTreeSet::new())
         .map_err(|e| e.to_string())?;

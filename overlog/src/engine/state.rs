@@ -25,6 +25,13 @@ use timely::worker::Worker;
 /// Steps of the worker after which a view is taken to run away.
 const MAX_WORKER_STEPS: u64 = 1_000_000;
 
+/// Changes after which views that lag are brought up to date: what they have not taken yet cannot be
+/// merged in their tables' traces, and so slows down lookups.
+const MAX_LAG: u32 = 32;
+
+/// For each table: the tables that must advance with it, and the views that must follow.
+type Downstream = BTreeMap<RelId, (BTreeSet<RelId>, BTreeSet<usize>)>;
+
 /// A changed row: relation, row, came or went.
 pub type Delta = (RelId, Row, bool);
 
@@ -36,8 +43,14 @@ pub struct State {
     worker: Worker,
     tables: BTreeMap<RelId, TableFlow>,
     views: Vec<ViewFlow>,
-    /// For each table: the tables that must advance with it, and the views that must follow.
-    downstream: BTreeMap<RelId, (BTreeSet<RelId>, BTreeSet<usize>)>,
+    downstream: Downstream,
+    /// The same without the views that may lag.
+    at_once: Downstream,
+    /// Kept views that may lag behind their tables until they are read.
+    lagging: BTreeSet<RelId>,
+    /// Tables that changed since lagging views were brought up to date, and how often.
+    behind: BTreeSet<RelId>,
+    lag: u32,
     traces: BTreeMap<IndexId, RowTrace<Tick>>,
     snapshots: RefCell<Vec<Option<Snapshot>>>,
     sink: Sink,
@@ -80,7 +93,14 @@ impl State {
         }
         let sink = Sink::default();
         let views = install_views(&mut worker, &program, &indexes, &mut traces, &sink)?;
-        let downstream = downstream(&program, &views, tables.keys().copied());
+        let lagging = plan::lag::may_lag(
+            &program,
+            &plan::graph::view_strata(&program),
+            &BTreeSet::new(),
+        );
+        let ids_of = || tables.keys().copied();
+        let at_once = downstream(&program, &views, |v| !lags(v, &lagging), ids_of());
+        let downstream = downstream(&program, &views, |_| true, ids_of());
         let events = ids(&program)
             .map(|r| {
                 EventRows::new(
@@ -97,6 +117,10 @@ impl State {
             tables,
             views,
             downstream,
+            at_once,
+            lagging,
+            behind: BTreeSet::new(),
+            lag: 0,
             traces,
             snapshots,
             sink,
@@ -115,7 +139,7 @@ impl State {
             program,
         };
         // Views of nothing have rows too: facts, `notin`, sums of nothing.
-        state.advance_all()?;
+        state.advance_all();
         state.take_view_changes();
         Ok(state)
     }
@@ -131,30 +155,33 @@ impl State {
         Rc::clone(&self.indexes)
     }
 
-    fn advance_all(&mut self) -> Result<(), RunError> {
+    fn advance_all(&mut self) {
         let all: BTreeSet<RelId> = self.tables.keys().copied().collect();
         let views = (0..self.views.len()).collect();
-        self.step(&all, &views)
+        self.step(&all, &views);
     }
 
-    /// Changes tables, and brings what depends on them up to date.
-    ///
-    /// # Errors
-    /// A view ran away; it is off from now on.
-    pub fn change(&mut self, deltas: &[Delta]) -> Result<(), RunError> {
+    /// Changes tables, and brings what depends on them up to date, or notes that it lags. A view that
+    /// runs away is off from now on.
+    pub fn change(&mut self, deltas: &[Delta]) {
         if deltas.is_empty() {
-            return Ok(());
+            return;
         }
         let mut tables = BTreeSet::new();
         let mut views = BTreeSet::new();
+        let mut late = false;
         let mut last = None;
         for (rel, row, came) in deltas {
             if last != Some(*rel) {
                 last = Some(*rel);
                 tables.insert(*rel);
-                if let Some((with, follow)) = self.downstream.get(rel) {
+                if let Some((with, follow)) = self.at_once.get(rel) {
                     tables.extend(with);
                     views.extend(follow);
+                }
+                if self.downstream.get(rel) != self.at_once.get(rel) {
+                    self.behind.insert(*rel);
+                    late = true;
                 }
                 self.touched.insert(*rel);
             }
@@ -162,11 +189,36 @@ impl State {
                 flow.send(row.clone(), if *came { 1 } else { -1 });
             }
         }
-        self.step(&tables, &views)
+        self.step(&tables, &views);
+        self.lag += u32::from(late);
+        if self.lag >= MAX_LAG {
+            self.catch_up();
+        }
+    }
+
+    /// Brings the views that lag up to date with their tables.
+    pub fn catch_up(&mut self) {
+        if self.behind.is_empty() {
+            return;
+        }
+        self.lag = 0;
+        let mut tables = BTreeSet::new();
+        let mut views = BTreeSet::new();
+        for rel in std::mem::take(&mut self.behind) {
+            if let Some((with, follow)) = self.downstream.get(&rel) {
+                tables.extend(with);
+                views.extend(follow);
+            }
+        }
+        self.step(&tables, &views);
+        // Nobody looks at the changes of such views.
+        let lagging = &self.lagging;
+        let mut changes = self.sink.changes.borrow_mut();
+        changes.retain(|(rel, _, _)| !lagging.contains(rel));
     }
 
     /// Advances these tables and views past the current time.
-    fn step(&mut self, tables: &BTreeSet<RelId>, views: &BTreeSet<usize>) -> Result<(), RunError> {
+    fn step(&mut self, tables: &BTreeSet<RelId>, views: &BTreeSet<usize>) {
         self.now += 1;
         let now = self.now;
         for rel in tables {
@@ -192,7 +244,6 @@ impl State {
             }
         }
         self.compact(tables, views, now);
-        Ok(())
     }
 
     fn is_off(&self, flow: &ViewFlow) -> bool {
@@ -362,6 +413,7 @@ impl State {
     /// # Errors
     /// A rule cannot be planned.
     pub fn watch(&mut self, rule: &Rule, functions: &[Function]) -> Result<RelId, String> {
+        self.catch_up();
         let (program, made) = watch::extend(&self.program, rule, functions);
         let mut indexes = (*self.indexes).clone();
         for rel in &made {
@@ -384,17 +436,13 @@ impl State {
         }
         self.indexes = Rc::new(indexes);
         self.program = Arc::new(program);
-        self.downstream = downstream(&self.program, &self.views, self.tables.keys().copied());
-        self.advance_all().map_err(|e| e.to_string())?;
-        let all: Vec<RelId> = self
-            .views
-            .iter()
-            .skip(before)
-            .flat_map(|v| v.members.clone())
-            .collect();
-        self.watched
-            .insert(made.last().copied().unwrap_or(RelId(u32::MAX)), all);
-        Ok(made.last().copied().unwrap_or(RelId(u32::MAX)))
+        let rel = made.last().copied().unwrap_or(RelId(u32::MAX));
+        let all = self.views.iter().skip(before);
+        let all: Vec<RelId> = all.flat_map(|v| v.members.clone()).collect();
+        self.watched.insert(rel, all);
+        self.note_downstream();
+        self.advance_all();
+        Ok(rel)
     }
 
     /// Lets go of a query that was kept.
@@ -416,7 +464,18 @@ impl State {
         program.rules.retain(|r| !members.contains(&r.head.rel));
         program.facts.retain(|f| !members.contains(&f.rel));
         self.program = Arc::new(program);
-        self.downstream = downstream(&self.program, &self.views, self.tables.keys().copied());
+        self.note_downstream();
+    }
+
+    /// After a change of the views. What reads a view that lags makes it follow at once.
+    fn note_downstream(&mut self) {
+        let subscribed = self.watched.keys().copied().collect();
+        let strata = plan::graph::view_strata(&self.program);
+        self.lagging = plan::lag::may_lag(&self.program, &strata, &subscribed);
+        let at_once = |v: &ViewFlow| !lags(v, &self.lagging);
+        let ids = || self.tables.keys().copied();
+        self.at_once = downstream(&self.program, &self.views, at_once, ids());
+        self.downstream = downstream(&self.program, &self.views, |_| true, ids());
     }
 
     /// Why a view cannot be read.
@@ -466,12 +525,18 @@ fn install_views(
     Ok(flows)
 }
 
-/// What must advance together: an import whose frontier stays behind stalls every join with it.
+fn lags(flow: &ViewFlow, lagging: &BTreeSet<RelId>) -> bool {
+    flow.members.iter().all(|m| lagging.contains(m))
+}
+
+/// What must advance together for the wanted views: an import whose frontier stays behind stalls every
+/// join with it.
 fn downstream(
     program: &Program,
     views: &[ViewFlow],
+    wanted: impl Fn(&ViewFlow) -> bool,
     tables: impl Iterator<Item = RelId>,
-) -> BTreeMap<RelId, (BTreeSet<RelId>, BTreeSet<usize>)> {
+) -> Downstream {
     // The tables that each view reads, through other views too.
     let mut sources: BTreeMap<RelId, BTreeSet<RelId>> = BTreeMap::new();
     let mut roots: Vec<BTreeSet<RelId>> = Vec::new();
@@ -489,7 +554,7 @@ fn downstream(
         for member in &flow.members {
             sources.insert(*member, all.clone());
         }
-        roots.push(all);
+        roots.push(if wanted(flow) { all } else { BTreeSet::new() });
     }
     tables
         .map(|table| {

@@ -3,7 +3,7 @@
 use crate::api::RunError;
 use crate::engine::plan::order::{self, order_terms};
 use crate::engine::plan::{
-    EventRule, Indexes, Planner, Strata, bound_columns, graph, indexes::Need,
+    EventRule, Indexes, Planner, Strata, bound_columns, graph, indexes::Need, lag,
 };
 use crate::engine::views::join_needs;
 use crate::ir::{Action, Atom, HeadArg, Program, RelId, RelKind, Rule, RuleId, Term, VarId};
@@ -47,6 +47,7 @@ impl Schedule {
             indexes: &indexes,
             event_indexes: &mut event_indexes,
             noted: &mut noted,
+            late: &lag::late_views(program),
         };
         let mut plans: Vec<EventRule> = Vec::new();
         let mut triggers = vec![Vec::new(); program.relations.len()];

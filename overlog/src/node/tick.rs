@@ -207,7 +207,6 @@ impl Node {
         let Some(rule) = self.program.rules.get(plan.rule.0 as usize) else {
             return Ok(None);
         };
-        let size = |d: &Driven| self.state.event(d.rel).map_or(0, |e| e.rows().len());
         let idle = |rel: &RelId| self.state.event(*rel).is_none_or(|r| r.rows().is_empty());
         let barred = |guard: &Guard| {
             !self
@@ -218,6 +217,10 @@ impl Node {
         if plan.events.iter().any(idle) || plan.guards.iter().any(barred) {
             return Ok(None);
         }
+        if plan.reads_views {
+            self.state.catch_up();
+        }
+        let size = |d: &Driven| self.state.event(d.rel).map_or(0, |e| e.rows().len());
         let chosen = match part {
             Some((driver, from, to)) => plan.drivers.get(driver).map(|d| (d, from, to)),
             None => plan
@@ -436,7 +439,7 @@ impl Node {
                 .into_iter()
                 .map(|(rule, m)| (rule_name(rule), m)),
         );
-        self.state.change(&applied.deltas)?;
+        self.state.change(&applied.deltas);
         let (views, errors) = self.state.take_view_changes();
         done.errors.extend(errors);
         self.note_watched(&views);
