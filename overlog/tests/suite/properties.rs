@@ -1,4 +1,7 @@
 //! Random programs and inputs: the engine does what the oracle does.
+//!
+//! A case is a function of a seed and its number. `BOOMFS_SEED` is the seed, 0 without it, so that a test does the same
+//! wherever it runs; `BOOMFS_CASES` is how many of its cases to run. A failure says how to get it again.
 
 use super::compare::{Seen, Step, agree, steps};
 use super::generator::program;
