@@ -1,9 +1,12 @@
 //! Random programs and inputs: the engine does what the oracle does.
+//!
+//! A case is a function of a seed and its number. `BOOMFS_SEED` is the seed, 0 without it, so that a test does the same
+//! wherever it runs; `BOOMFS_CASES` is how many of its cases to run. A failure says how to get it again.
 
 use super::compare::{Seen, Step, agree, steps};
 use super::generator::program;
 use super::harness::check;
-use super::shrink::shrunk;
+use super::shrink::{Check, shrunk};
 use overlog::ir::{Program, Rule, Term};
 use overlog::{node, oracle};
 use proptest::prelude::*;
@@ -54,11 +57,7 @@ fn nth_case(seed: u64, number: u64) -> Case {
 }
 
 /// What a test says of a program; a panic of the node is a failure as any other.
-fn caught(
-    test: &dyn Fn(Program, &[Step]) -> Result<Seen, String>,
-    program: Program,
-    steps: &[Step],
-) -> Result<Seen, String> {
+fn caught(test: Check<'_>, program: Program, steps: &[Step]) -> Result<Seen, String> {
     catch_unwind(AssertUnwindSafe(|| test(program, steps))).unwrap_or_else(|panic| {
         let words = panic
             .downcast_ref::<String>()

@@ -5,7 +5,7 @@ use super::harness::check;
 use overlog::ir::Program;
 
 /// Runs a program and steps, and says what differs.
-type Check<'a> = &'a dyn Fn(Program, &[Step]) -> Result<Seen, String>;
+pub type Check<'a> = &'a dyn Fn(Program, &[Step]) -> Result<Seen, String>;
 
 /// The smallest program and steps found that still fail, and how.
 pub fn shrunk(
