@@ -1,7 +1,7 @@
 //! The NameNode's rules, run on the engine without a shell: requests in, batches decided, replies out.
 //!
 //! `BOOMFS_RULES` names a folder of rule files to test instead of the built-in ones; `BOOMFS_CASES` is the number of
-//! cases of each property (128).
+//! cases of each property (128); `BOOMFS_SEED` is the seed of the model's.
 
 #![allow(
     clippy::unwrap_used,
@@ -44,3 +44,9 @@ mod permissions;
 
 #[path = "suite/reads.rs"]
 mod reads;
+
+#[path = "suite/tree.rs"]
+mod tree;
+
+#[path = "suite/model.rs"]
+mod model;

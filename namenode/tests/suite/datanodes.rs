@@ -429,7 +429,7 @@ fn a_copy_is_ordered_once_and_again_after_30_s() {
     c.sent.clear();
     pass(&mut c, &a, &nodes, 30);
     let order = ("d1".to_owned(), block, 1, 100, nodes[1].1);
-    assert_eq!(c.copies(), [order.clone()]);
+    assert_eq!(c.copies(), std::slice::from_ref(&order));
     pass(&mut c, &a, &nodes, 3);
     assert_eq!(c.copies(), [order.clone(), order]);
     c.received("d2", nodes[1].1, &[(block, 1, 100)], &[]);

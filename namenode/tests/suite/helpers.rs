@@ -100,6 +100,37 @@ impl Real {
         self.reply(&client.conn, seq)
     }
 
+    /// Asks a question as this user, in a run of its own.
+    #[expect(clippy::too_many_arguments, reason = "the columns of the event")]
+    pub fn ask_by(
+        &mut self,
+        uid: i64,
+        gid: i64,
+        groups: &[i64],
+        op: &str,
+        base: i64,
+        names: &str,
+        args: Vec<Value>,
+    ) -> Option<Answer> {
+        self.arrival += 1;
+        let req = self.arrival;
+        let groups = list(groups.iter().map(|g| i(*g)));
+        let row = vec![
+            Value::addr("reader"),
+            i(req),
+            i(uid),
+            i(gid),
+            groups,
+            s(op),
+            i(base),
+            path(names),
+            Value::list(args),
+        ];
+        self.sent.clear();
+        self.feed("ask", row);
+        self.answered(req)
+    }
+
     /// The errors of refusals that a connection got since messages were last taken.
     pub fn refusals(&self, conn: &str) -> Vec<String> {
         let to = |(event, row): &&Sent| event == "refuse" && row[0] == Value::addr(conn);

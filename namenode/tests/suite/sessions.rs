@@ -600,3 +600,24 @@ fn an_orphan_that_is_being_written_stays() {
     c.pass(1);
     assert_eq!(c.look(f).unwrap_err(), "ENOENT");
 }
+
+#[test]
+fn at_most_4096_orphans_go_at_a_time() {
+    let (mut c, mut a) = cluster();
+    let all: Vec<String> = (0..4_097).map(|n| n.to_string()).collect();
+    for step in [create, unlink] {
+        for some in all.chunks(1_000) {
+            let commands: Vec<Command> = some.iter().map(|name| step(1, name)).collect();
+            assert!(c.batch(&mut a, &commands).iter().all(Result::is_ok));
+        }
+    }
+    for _ in 0..5 {
+        c.renew(&a, &[]);
+        c.pass(3);
+    }
+    assert_eq!(c.rows("orphan").len(), 4_097);
+    c.pass(1);
+    assert_eq!(c.rows("orphan").len(), 1);
+    c.pass(1);
+    assert_eq!(c.rows("usage"), [vec![i(1), i(0)]]);
+}
