@@ -12,6 +12,7 @@ mod file;
 mod net;
 mod real;
 pub mod sim;
+pub mod watch;
 
 pub use file::{DirItem, File, LockGuard, Open, Space};
 pub use net::{Listener, ReadHalf, Stream, WriteHalf};

@@ -22,14 +22,14 @@ use crate::codec::Misfit;
 use crate::metrics::Metrics;
 use crate::rules;
 use crate::store::StoreError;
-use boomfs_io::Io;
+use boomfs_io::{Io, watch};
 use boomfs_wire::ClusterId;
 use overlog::ir::Program;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// How long connections may take to read their last messages when the NameNode stops.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -272,7 +272,7 @@ impl Server {
     pub async fn ended(&self) -> Result<(), Arc<ServerError>> {
         let mut ended = self.ended.clone();
         let result = match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone(),
+            Ok(ended) => ended,
             Err(_) => None,
         };
         result.unwrap_or_else(|| {
@@ -287,7 +287,7 @@ impl Server {
     /// # Errors
     /// What failed; all that was acknowledged is in the log all the same.
     pub async fn shutdown(self) -> Result<(), Arc<ServerError>> {
-        self.stop.send_replace(Stop::Clean);
+        self.stop.set(Stop::Clean);
         self.ended().await
     }
 
@@ -296,14 +296,14 @@ impl Server {
     /// # Errors
     /// Why it had stopped before.
     pub async fn abort(self) -> Result<(), Arc<ServerError>> {
-        self.stop.send_replace(Stop::Abort);
+        self.stop.set(Stop::Abort);
         self.ended().await
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.send_if_modified(|stop| {
+        self.stop.change(|stop| {
             let running = *stop == Stop::Run;
             if running {
                 *stop = Stop::Clean;
@@ -351,5 +351,5 @@ async fn serve(
     if let Err(e) = &result {
         tracing::error!("NameNode stops: {e}");
     }
-    end.send_replace(Some(result));
+    end.set(Some(result));
 }

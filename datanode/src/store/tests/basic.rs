@@ -364,7 +364,7 @@ fn a_failed_sync_of_the_journal_stops_the_node() {
         );
         assert_eq!(write(&w, 0, b"x").await.unwrap_err().errno, EIO);
         assert!(new_block(&opened.store, 2, 1, SIZE).await.is_err());
-        let why = opened.failure.borrow().clone().unwrap();
+        let why = opened.failure.get().unwrap();
         assert!(matches!(*why, Error::DiskFailed { .. }));
     });
 }
@@ -383,7 +383,7 @@ fn a_failed_sync_of_a_replica_spoils_that_replica_only() {
         let other = new_block(&store, 2, 1, SIZE).await.unwrap();
         write(&other, 0, b"fine").await.unwrap();
         other.replica.sync().await.unwrap();
-        assert!(opened.failure.borrow().is_none());
+        assert!(opened.failure.get().is_none());
     });
 }
 
