@@ -438,7 +438,7 @@ impl Store {
         if let Ok(there) = self.get(block) {
             if there.bad().is_some() {
                 self.put_away(&there).await?;
-            } else if there.generation() >= header.generation {
+            } else if there.is_as_good(header.generation, header.synced) {
                 // Another copy was faster, or a client's pipeline has come.
                 return Ok(there);
             } else if let Some(record) = there.retire().await {

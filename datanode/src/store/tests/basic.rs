@@ -89,6 +89,14 @@ fn a_newer_generation_fences_the_older() {
             ESTALE
         );
         assert_eq!(open(3, None).await.err().unwrap().errno, EEXIST);
+        // Bytes that a crash took are not made up for.
+        let lost = open(4, Some((Generation(3), 4505))).await.err().unwrap();
+        assert_eq!(lost.errno, ESTALE);
+        assert!(
+            lost.message.contains("lost bytes: it has 4504 of 4505"),
+            "{lost:?}"
+        );
+        assert_eq!(read_all(&store, 1).await.unwrap(), expected);
         let stale = new.replica.read(Generation(4), 0, 1).await.err().unwrap();
         assert_eq!(stale.errno, ESTALE);
         // A new block of the same id under a higher generation starts empty.
