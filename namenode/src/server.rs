@@ -176,6 +176,10 @@ impl Server {
         Server::start_with(io, config, Rulebook::own()?).await
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the engine has a thread of its own; in a simulated world start_local takes its place"
+    )]
     async fn start_with(io: Io, config: Config, rulebook: Rulebook) -> Result<Server, ServerError> {
         let (stop, stopped) = watch::channel(Stop::Run);
         let (ready, is_ready) = oneshot::channel();
@@ -271,10 +275,7 @@ impl Server {
     /// Why it stopped.
     pub async fn ended(&self) -> Result<(), Arc<ServerError>> {
         let mut ended = self.ended.clone();
-        let result = match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended,
-            Err(_) => None,
-        };
+        let result = ended.wait_for(Option::is_some).await.unwrap_or_default();
         result.unwrap_or_else(|| {
             Err(Arc::new(ServerError::Thread(
                 "it ended without a word".to_owned(),

@@ -141,9 +141,12 @@ impl User {
             // One byte more than there is, in pieces that fit no block.
             let mut got = Vec::new();
             loop {
-                let read = reader.read_at(got.len() as u64, 50_001);
-                let what = format!("read {path} at {}", got.len());
-                let bytes = noted(&self.world, &what, read).await?;
+                let read = reader.read_at(got.len() as u64, 50_001).await;
+                // The bytes are in the trace as they came, by their checksums.
+                let outcome = read.as_ref().map(Bytes::len);
+                self.world
+                    .note(&format!("read {path} at {}: {outcome:?}", got.len()));
+                let bytes = read?;
                 if bytes.is_empty() {
                     break;
                 }
