@@ -6,6 +6,10 @@
 //! namenode/       data folder of the NameNode
 //! datanode-1/ ..  data folders of the DataNodes
 //! ```
+#![allow(
+    clippy::disallowed_types,
+    reason = "free ports and NameNodes that answer are looked for on the real machine"
+)]
 
 use crate::cli::Find;
 use crate::failure::Unreachable;

@@ -74,7 +74,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         started = start(&io, &args, &folder, &path, options, &mut parts) => started,
     };
     if let Err(error) = started {
-        parts.stop(&mut signals).await;
+        parts.stop(&io, &mut signals).await;
         return Err(error);
     }
     let outcome = parts.run(&mut signals).await;
@@ -84,7 +84,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         None,
         None,
     );
-    let clean = parts.stop(&mut signals).await;
+    let clean = parts.stop(&io, &mut signals).await;
     file.write(&io, &folder.path).await?;
     outcome?;
     if !clean {
@@ -148,7 +148,7 @@ async fn start(
     let missing = tokio::select! {
         biased;
         why = first_failure(&parts.datanodes) => return Err(why),
-        missing = assemble(&client, parts) => missing?,
+        missing = assemble(io, &client, parts) => missing?,
     };
     parts.mount = Some(Mount::new(client.clone(), path, options)?);
     mountpoint::look(path).await?;
@@ -197,23 +197,23 @@ fn warn_of_defaults(args: &Args, client: &Client) {
 }
 
 /// Waits until our DataNodes are live and all known ones have reported; after a while, says who is missing.
-async fn assemble(client: &Client, parts: &Parts) -> anyhow::Result<Vec<String>> {
+async fn assemble(io: &Io, client: &Client, parts: &Parts) -> anyhow::Result<Vec<String>> {
     let ours = parts.datanode_addresses();
-    let patience = tokio::time::Instant::now() + ASSEMBLY;
+    let start = io.mono_ns();
     loop {
         let status = client.status().await?;
         let missing = missing(&ours, &status);
         if missing.is_empty() && !status.starting {
             return Ok(few(&status));
         }
-        if tokio::time::Instant::now() >= patience {
+        if Duration::from_nanos(io.mono_ns().saturating_sub(start)) >= ASSEMBLY {
             return Ok(missing
                 .into_iter()
                 .chain(absent(&status))
                 .chain(few(&status))
                 .collect());
         }
-        tokio::time::sleep(POLL).await;
+        io.sleep(POLL).await;
     }
 }
 
@@ -300,16 +300,16 @@ impl Parts {
     }
 
     /// Stops everything: the mount first, for its last writes need all the others. A second signal ends the waiting.
-    async fn stop(&mut self, signals: &mut Signals) -> bool {
+    async fn stop(&mut self, io: &Io, signals: &mut Signals) -> bool {
         let mut clean = true;
         if let Some(mount) = self.mount.take() {
-            clean &= within(signals, "unmounting", async move {
+            clean &= within(io, signals, "unmounting", async move {
                 mount.unmount().await.map_err(Into::into)
             })
             .await;
         }
         if let Some(client) = self.client.take() {
-            clean &= within(signals, "closing the session", async move {
+            clean &= within(io, signals, "closing the session", async move {
                 client.close().await.map_err(Into::into)
             })
             .await;
@@ -319,10 +319,10 @@ impl Parts {
                 node.shutdown().await;
                 Ok(())
             };
-            clean &= within(signals, "stopping a DataNode", stopping).await;
+            clean &= within(io, signals, "stopping a DataNode", stopping).await;
         }
         if let Some(namenode) = self.namenode.take() {
-            clean &= within(signals, "stopping the NameNode", async move {
+            clean &= within(io, signals, "stopping the NameNode", async move {
                 namenode.shutdown().await.map_err(Into::into)
             })
             .await;
@@ -333,6 +333,7 @@ impl Parts {
 
 /// Does one step of stopping; says whether it went well.
 async fn within(
+    io: &Io,
     signals: &mut Signals,
     what: &str,
     step: impl Future<Output = anyhow::Result<()>>,
@@ -340,7 +341,7 @@ async fn within(
     let outcome = tokio::select! {
         biased;
         signal = signals.next() => Err(anyhow!("cut short by {signal}")),
-        outcome = tokio::time::timeout(STOPPING, step) => {
+        outcome = io.timeout(STOPPING, step) => {
             outcome.unwrap_or_else(|_| Err(anyhow!("not done within {} s", STOPPING.as_secs())))
         }
     };

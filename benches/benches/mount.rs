@@ -1,6 +1,7 @@
 //! A mount against a local folder: sequential write and read, and create, stat and unlink of 10,000
 //! small files. A cluster of one NameNode and three DataNodes in this process, three copies of
 //! everything; needs root and /dev/fuse.
+#![allow(clippy::disallowed_methods, reason = "benches measure a real machine")]
 
 use anyhow::{Context, Result};
 use boomfs_benches::measure::{machine, median, timed};

@@ -1,5 +1,6 @@
 //! NameNode operations a second over its socket, synced, at 1 and 64 in flight, the load generator
 //! included; and 10,000 creates in one directory. Commands carry what a client's would.
+#![allow(clippy::disallowed_methods, reason = "benches measure a real machine")]
 
 use anyhow::{Context, Result, bail};
 use boomfs_benches::measure::{machine, median, resident};

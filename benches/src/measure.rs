@@ -1,4 +1,5 @@
 //! Medians, memory, and what machine it was.
+#![allow(clippy::disallowed_methods, reason = "benches measure a real machine")]
 
 use std::time::{Duration, Instant};
 

@@ -7,7 +7,7 @@ use crate::limits;
 use crate::query::{Rows, Watch};
 use crate::retry::{Backoff, Deadline};
 use crate::{Config, Error, errno};
-use boomfs_io::{Io, ReadHalf, WriteHalf};
+use boomfs_io::{Io, ReadHalf, WriteHalf, watch};
 use boomfs_wire::frame::{encode_message, read_message, write_message};
 use boomfs_wire::{
     Answer, Caller, ClusterId, Failure, FromNameNode, Ino, Op, Peer, ReadOp, SessionId, ToNameNode,
@@ -16,7 +16,7 @@ use state::{Effect, Ended, Queued, State, Waiting};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Whether there has been a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Drop for Abort {
 
 /// Waits until the link is to end, or is gone.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await.map(|_| ());
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 impl Link {
@@ -114,12 +114,7 @@ impl Link {
         }
         tokio::spawn(Arc::clone(&link).run());
         let mut standing = link.standing.subscribe();
-        let stands = async {
-            standing
-                .wait_for(|standing| *standing != Standing::Never)
-                .await
-                .map(|s| s.clone())
-        };
+        let stands = standing.wait_for(|standing| *standing != Standing::Never);
         let stands = link.within(deadline, stands).await;
         let failed = match stands {
             Some(Ok(Standing::Refused(failure))) => Error::Refused(failure),
@@ -137,7 +132,7 @@ impl Link {
 
     /// Ends the link. Calls that wait fail.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.set(true);
         self.state().close();
         self.window.close();
         self.questions.close();
@@ -427,7 +422,7 @@ impl Link {
                 // A NameNode that is not ready says so with EAGAIN or EBUSY; anything else is final for who is just
                 // connecting.
                 if !matches!(failure.errno, errno::EAGAIN | errno::EBUSY | errno::ESTALE) {
-                    self.standing.send_if_modified(|standing| {
+                    self.standing.change(|standing| {
                         let first = *standing == Standing::Never;
                         if first {
                             *standing = Standing::Refused(failure.clone());
@@ -496,7 +491,7 @@ impl Link {
                 state.connected = Some(addr.to_owned());
                 state.trouble.remove(addr);
                 drop(state);
-                self.standing.send_replace(Standing::Stood);
+                self.standing.set(Standing::Stood);
                 Ok((reader, writer))
             }
             Some((FromNameNode::Refused { failure }, _)) => Err(End::Refused(failure)),

@@ -6,12 +6,12 @@ use crate::layout::{Layout, read_end};
 use crate::pool::nanos;
 use crate::retry::Deadline;
 use crate::{Error, describe, limits};
+use boomfs_io::watch;
 use boomfs_wire::Ino;
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
 
 /// Reads one file. Clones share readahead. When this client also has the file open for writing,
 /// reads see what its writer has not yet sent.
@@ -164,11 +164,7 @@ impl Shared {
             let wanted =
                 range.start.max(start)..range.end.min(start.saturating_add(limits::WINDOW));
             let len = wanted.end - wanted.start;
-            let window = match fetched
-                .wait_for(Option::is_some)
-                .await
-                .map(|fetched| fetched.clone())
-            {
+            let window = match fetched.wait_for(Option::is_some).await {
                 Ok(Some(Ok(window))) => window,
                 // A failure ahead is that of another moment: this read has its own deadline.
                 _ => Bytes::new(),
@@ -205,7 +201,7 @@ impl Shared {
         let end = start.saturating_add(limits::WINDOW).min(limits::FILE_SIZE);
         tokio::spawn(async move {
             let result = shared.fetch(start..end).await;
-            tell.send_replace(Some(result));
+            tell.set(Some(result));
         });
         let window = Window {
             asked_ns: self.inner.io.mono_ns(),

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::metrics::{add, count};
 use crate::server::Context;
 use crate::store::detached;
-use boomfs_io::{ReadHalf, WriteHalf};
+use boomfs_io::{ReadHalf, WriteHalf, watch};
 use boomfs_wire::frame::{FrameError, read_message, write_message};
 use boomfs_wire::{BlockId, FromNameNode, Order, Peer, ToNameNode};
 use copy::Copier;
@@ -20,7 +20,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::BufReader;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 const CONNECT: Duration = Duration::from_secs(2);
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -146,7 +146,7 @@ impl Link {
             .await
             .map_err(Ended::Fatal)?;
         *welcomed = true;
-        self.context.welcomed.send_replace(true);
+        self.context.welcomed.set(true);
         tracing::info!("NameNode at {}: welcomed", self.namenode);
         let (orders, received) = mpsc::channel(MAX_ORDERS);
         let mut reading = tokio::spawn(read_orders(reader, orders));

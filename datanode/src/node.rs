@@ -5,12 +5,11 @@ use crate::link::{self, Reporter};
 use crate::metrics::Metrics;
 use crate::server::{self, Context};
 use crate::store::{Options, Store};
-use boomfs_io::Io;
+use boomfs_io::{Io, watch};
 use boomfs_wire::{ClusterId, NodeId, ReplicaInfo};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// How a clean stop may last before it is given up.
@@ -131,8 +130,7 @@ impl DataNode {
     /// serves another cluster. Waits for ever while all is well.
     pub async fn failed(&self) -> Arc<Error> {
         let mut failed = self.failed.clone();
-        let found = failed.wait_for(Option::is_some).await.map(|e| e.clone());
-        match found {
+        match failed.wait_for(Option::is_some).await {
             Ok(Some(error)) => error,
             // The store holds the sender for as long as this DataNode lives.
             _ => std::future::pending().await,
@@ -141,7 +139,7 @@ impl DataNode {
 
     /// Stops: ends connections, brings everything to the disk, lets go of the data folder.
     pub async fn shutdown(mut self) {
-        self.stop.send_replace(true);
+        self.stop.set(true);
         let io = self.context.io.clone();
         let store = self.context.store.clone();
         let ended = async {
@@ -159,7 +157,7 @@ impl DataNode {
 impl Drop for DataNode {
     fn drop(&mut self) {
         // Tasks end by themselves, between two changes of the disk.
-        self.stop.send_replace(true);
+        self.stop.set(true);
         self.tasks.detach_all();
     }
 }

@@ -6,7 +6,7 @@ use crate::errno::{EAGAIN, EINVAL, ETIMEDOUT, Res, fail};
 use crate::link::Reporter;
 use crate::metrics::{Metrics, count};
 use crate::store::{Store, detached};
-use boomfs_io::{Io, Listener, ReadHalf, Stream, WriteHalf};
+use boomfs_io::{Io, Listener, ReadHalf, Stream, WriteHalf, watch};
 use boomfs_wire::frame::{FrameError, read_message, write_message};
 use boomfs_wire::{BlockId, ClusterId, FromDataNode, Generation, MAX_READ, NodeId, ToDataNode};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::BufReader;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 pub(crate) use pipeline::Downstream;
 

@@ -22,7 +22,7 @@ use crate::errno::{EINVAL, EIO, ENOENT, Res, disk, fail};
 use crate::error::Error;
 use crate::link::Reporter;
 use crate::metrics::{Metrics, count};
-use boomfs_io::{Io, Open};
+use boomfs_io::{Io, Open, watch};
 use boomfs_wire::{BlockId, ClusterId, Generation, NodeId, ReplicaInfo};
 use journal::Record;
 use layout::{CHUNK64, Header, Layout};
@@ -34,7 +34,6 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::watch;
 
 /// How to open a store.
 pub(crate) struct Options {
@@ -439,7 +438,7 @@ impl Store {
         if let Ok(there) = self.get(block) {
             if there.bad().is_some() {
                 self.put_away(&there).await?;
-            } else if there.generation() >= header.generation {
+            } else if there.is_as_good(header.generation, header.synced) {
                 // Another copy was faster, or a client's pipeline has come.
                 return Ok(there);
             } else if let Some(record) = there.retire().await {

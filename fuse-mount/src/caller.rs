@@ -1,4 +1,8 @@
 //! Who asks: the identity that goes with a command.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a mount is of this machine's kernel and clock"
+)]
 
 use boomfs_client::Caller;
 use fuser::Request;

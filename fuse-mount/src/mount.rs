@@ -1,4 +1,8 @@
 //! Mounting and unmounting.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a mount is of this machine's kernel and clock"
+)]
 
 use crate::Error;
 use crate::filesystem::Kernel;
@@ -6,6 +10,7 @@ use crate::mountinfo;
 use crate::preflight::{self, FSTYPE, detach, is_root};
 use crate::state::State;
 use boomfs_client::Client;
+use boomfs_io::watch;
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -17,7 +22,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 /// How long an unmount waits for requests that are still being served.
 const UNMOUNT_DEADLINE: Duration = Duration::from_secs(40);
@@ -197,7 +201,7 @@ impl Mount {
                 let runtime = state.runtime.clone();
                 runtime.spawn(async move {
                     close_all(&state).await;
-                    sender.send_replace(true);
+                    sender.set(true);
                 });
             })?;
         Ok(())
@@ -206,7 +210,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if *self.ended.borrow() {
+        if self.ended.get() {
             return;
         }
         let (path, device) = (self.path.clone(), self.device.clone());

@@ -1,4 +1,8 @@
 //! What is mounted where: `/proc/self/mountinfo`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a mount is of this machine's kernel and clock"
+)]
 
 use std::ffi::OsString;
 use std::io;

@@ -2,6 +2,10 @@
 //!
 //! **Invariant:** pages are dropped only on the thread that is here. The kernel waits for locks on the pages,
 //! and whoever holds them may wait for a request that is still to be served.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a mount is of this machine's kernel and clock"
+)]
 
 use boomfs_client::Ino;
 use fuser::{INodeNo, Notifier};

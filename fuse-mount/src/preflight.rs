@@ -1,4 +1,8 @@
 //! Checks before mounting, so that what is wrong is said plainly.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a mount is of this machine's kernel and clock"
+)]
 
 use crate::Error;
 use crate::mountinfo;

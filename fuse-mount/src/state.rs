@@ -1,4 +1,8 @@
 //! What all requests of a mount share.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a mount is of this machine's kernel and clock"
+)]
 
 use crate::convert;
 use crate::dirs::OpenDir;

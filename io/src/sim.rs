@@ -5,7 +5,8 @@
 //! once. Every decision that a real machine leaves to chance (latency, what a power cut leaves,
 //! random numbers) is drawn from the seed, so that two runs of one program with one seed have the
 //! same [`World::trace`], byte for byte. The program has to do its part: no iteration over
-//! `HashMap`s whose order shows, no `select!` without `biased`, no threads.
+//! `HashMap`s whose order shows, no `select!` without `biased`, [`crate::watch`] and not tokio's, no
+//! threads.
 //!
 //! What is simulated, and how closely:
 //! * Time has a resolution of 1 ms, which is that of tokio's timers.

@@ -1,5 +1,8 @@
 //! One suite for both backends: what holds on a real machine holds in a simulated world.
-
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests look at real files and clocks beside the simulator"
+)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

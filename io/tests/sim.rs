@@ -1,5 +1,8 @@
 //! What only a simulated world can do: virtual time, crashes, partitions, the same run twice.
-
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests look at real files and clocks beside the simulator"
+)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

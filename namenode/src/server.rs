@@ -22,14 +22,14 @@ use crate::codec::Misfit;
 use crate::metrics::Metrics;
 use crate::rules;
 use crate::store::StoreError;
-use boomfs_io::Io;
+use boomfs_io::{Io, watch};
 use boomfs_wire::ClusterId;
 use overlog::ir::Program;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// How long connections may take to read their last messages when the NameNode stops.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -176,6 +176,10 @@ impl Server {
         Server::start_with(io, config, Rulebook::own()?).await
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the engine has a thread of its own; in a simulated world start_local takes its place"
+    )]
     async fn start_with(io: Io, config: Config, rulebook: Rulebook) -> Result<Server, ServerError> {
         let (stop, stopped) = watch::channel(Stop::Run);
         let (ready, is_ready) = oneshot::channel();
@@ -271,10 +275,7 @@ impl Server {
     /// Why it stopped.
     pub async fn ended(&self) -> Result<(), Arc<ServerError>> {
         let mut ended = self.ended.clone();
-        let result = match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone(),
-            Err(_) => None,
-        };
+        let result = ended.wait_for(Option::is_some).await.unwrap_or_default();
         result.unwrap_or_else(|| {
             Err(Arc::new(ServerError::Thread(
                 "it ended without a word".to_owned(),
@@ -287,7 +288,7 @@ impl Server {
     /// # Errors
     /// What failed; all that was acknowledged is in the log all the same.
     pub async fn shutdown(self) -> Result<(), Arc<ServerError>> {
-        self.stop.send_replace(Stop::Clean);
+        self.stop.set(Stop::Clean);
         self.ended().await
     }
 
@@ -296,14 +297,14 @@ impl Server {
     /// # Errors
     /// Why it had stopped before.
     pub async fn abort(self) -> Result<(), Arc<ServerError>> {
-        self.stop.send_replace(Stop::Abort);
+        self.stop.set(Stop::Abort);
         self.ended().await
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.send_if_modified(|stop| {
+        self.stop.change(|stop| {
             let running = *stop == Stop::Run;
             if running {
                 *stop = Stop::Clean;
@@ -351,5 +352,5 @@ async fn serve(
     if let Err(e) = &result {
         tracing::error!("NameNode stops: {e}");
     }
-    end.send_replace(Some(result));
+    end.set(Some(result));
 }

@@ -1,7 +1,6 @@
 //! Several things at a time.
 
 use crate::failure::Tally;
-use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// How many at a time: enough to share the NameNode's syncs.
@@ -48,7 +47,7 @@ impl Crew {
         match self.jobs.join_next().await {
             Some(Ok(outcome)) => drop(self.tally.take(outcome)),
             Some(Err(why)) => drop(self.tally.take::<()>(Err(why.into()))),
-            None => tokio::time::sleep(Duration::ZERO).await,
+            None => tokio::task::yield_now().await,
         }
     }
 }

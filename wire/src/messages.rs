@@ -636,7 +636,7 @@ pub enum ToDataNode {
         block: BlockId,
         /// The generation to adopt.
         generation: Generation,
-        /// `None`: a new block. `Some(g, length)`: the replica that is there must have generation g or more, and is cut to or extended with zeros to this length.
+        /// `None`: a new block. `Some(g, length)`: the replica that is there must have generation g or more and be at least this long, and is cut to this length.
         existing: Option<(Generation, u64)>,
         /// Block size, bytes.
         block_size: u64,

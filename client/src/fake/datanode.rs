@@ -221,8 +221,11 @@ impl State {
                 if replica.generation < least || replica.generation > generation {
                     return Err(failed(errno::ESTALE, "stale generation"));
                 }
+                if length > replica.data.len() as u64 {
+                    return Err(failed(errno::ESTALE, "it lost bytes"));
+                }
                 replica.generation = generation;
-                replica.data.resize(length as usize, 0);
+                replica.data.truncate(length as usize);
                 replica.finished = false;
                 Ok(())
             }

@@ -381,6 +381,14 @@ impl Shared {
             self.state().drop_members(block_start, |_| true);
             return Ok(Opened::Wait);
         };
+        if !failed.is_empty() {
+            // A member whose answer was lost may have adopted the generation: those left get one of their own, so that
+            // it is stale.
+            self.state().drop_members(block_start, |node| {
+                failed.iter().any(|(out, _)| *out == node.node)
+            });
+            return Ok(Opened::TryAgain);
+        }
         let members: Vec<NodeId> = pipeline.members.iter().map(|node| node.node).collect();
         let op = Op::CommitGeneration {
             ino: self.ino,
@@ -402,8 +410,8 @@ impl Shared {
         Ok(Opened::Yes(Box::new(pipeline)))
     }
 
-    /// The members that can be reached again after all had failed, and hold all that they acknowledged. Without this
-    /// look, opening a pipeline would fill what one lost in a crash with zeros.
+    /// The members that can be reached again after all had failed, and hold all that they acknowledged: one that lost
+    /// bytes in a crash would refuse.
     async fn still_there(
         &self,
         at: &LocatedBlock,

@@ -1,11 +1,11 @@
 //! What is to be told to each NameNode: a bounded list of changes a link.
 
-use boomfs_io::Io;
+use boomfs_io::{Io, watch};
 use boomfs_wire::{BlockId, ReplicaInfo};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// Changes that wait for one NameNode; beyond, it gets a full report instead.
 const MAX_WAITING: usize = 65_536;
@@ -98,7 +98,7 @@ impl Queue {
 
     /// A batch has been sent, as changes or as part of a full report.
     pub fn sent(&self, number: u64) {
-        self.sent.send_if_modified(|now| {
+        self.sent.change(|now| {
             let more = number > *now;
             *now = number.max(*now);
             more

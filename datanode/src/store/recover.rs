@@ -16,7 +16,7 @@ use super::{Options, Store, parse_trash_name, trash_name};
 use crate::error::Error;
 use crate::link::Reporter;
 use crate::metrics::{Metrics, count};
-use boomfs_io::{File, Io, Open};
+use boomfs_io::{File, Io, Open, watch};
 use boomfs_wire::{BlockId, CHUNK, ClusterId, NodeId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -24,7 +24,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::watch;
 
 /// What the journals say of a block.
 #[derive(Default)]

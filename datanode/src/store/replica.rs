@@ -164,6 +164,13 @@ impl Replica {
         lock(&self.meta).generation
     }
 
+    /// Whether a copy of this generation and length has nothing that this replica lacks. One that
+    /// lost bytes in a crash keeps its generation and is shorter.
+    pub fn is_as_good(&self, generation: Generation, length: u64) -> bool {
+        let m = lock(&self.meta);
+        (m.generation, m.length) >= (generation, length)
+    }
+
     /// Why it is not served, if so.
     pub fn bad(&self) -> Option<String> {
         lock(&self.meta).bad.clone()

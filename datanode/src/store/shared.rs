@@ -6,13 +6,12 @@ use crate::errno::{self, ENOSPC, Res, fail};
 use crate::error::Error;
 use crate::link::Reporter;
 use crate::metrics::Metrics;
-use boomfs_io::{Io, LockGuard};
+use boomfs_io::{Io, LockGuard, watch};
 use boomfs_wire::BlockId;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
 
 /// Files kept open between operations.
 pub(crate) const MAX_HANDLES: u64 = 512;
@@ -142,7 +141,7 @@ impl Shared {
 
     /// Stops the DataNode, for the first reason given.
     pub fn fail(&self, error: Error) {
-        self.failure.send_if_modified(|now| {
+        self.failure.change(|now| {
             if now.is_some() {
                 return false;
             }

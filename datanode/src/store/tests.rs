@@ -5,6 +5,7 @@ mod crash;
 
 use super::*;
 use boomfs_io::sim::World;
+use boomfs_io::watch;
 use boomfs_wire::CHUNK;
 use bytes::Bytes;
 use std::path::Path;

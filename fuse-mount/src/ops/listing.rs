@@ -1,4 +1,8 @@
 //! Requests that list directories.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a mount is of this machine's kernel and clock"
+)]
 
 use crate::caller::trusted;
 use crate::convert::{file_attr, file_type};

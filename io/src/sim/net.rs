@@ -556,6 +556,8 @@ impl SimRead {
                     }
                     pipe.buffered = pipe.buffered.saturating_sub(n);
                     wakers.extend(pipe.writer.take());
+                    let Link { node, conn, .. } = &self.link;
+                    state.note(&node.name, format_args!("receive {conn} {n} bytes"));
                     return Found::Done(Ok(()));
                 }
                 pipe.reader = Some(cx.waker().clone());

@@ -4,7 +4,7 @@ use super::reader::Shared;
 use crate::codec::output::{self, Sent};
 use crate::codec::{ConnId, errno};
 use crate::metrics::Metrics;
-use boomfs_io::WriteHalf;
+use boomfs_io::{WriteHalf, watch};
 use boomfs_wire::{Answer, Failure, FromNameNode, Status, encode_message};
 use overlog::Row;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// Over so many bytes that wait to be written, nothing more is read from the connection.
 const SOFT_LIMIT: usize = 4 << 20;
@@ -155,7 +155,7 @@ impl Conn {
 
     /// The connection is known to the shell alone.
     pub fn welcome(&self, id: u64) {
-        self.greeting.send_if_modified(|g| {
+        self.greeting.change(|g| {
             let waiting = *g == Greeting::Waiting;
             if waiting {
                 *g = Greeting::Welcome(id);
@@ -165,7 +165,7 @@ impl Conn {
     }
 
     fn has_ended(&self) -> bool {
-        *self.greeting.borrow() == Greeting::Ended
+        self.greeting.get() == Greeting::Ended
     }
 
     /// Nothing more will be written.
@@ -175,7 +175,7 @@ impl Conn {
         out.items = Vec::new();
         out.bytes = 0;
         drop(out);
-        self.greeting.send_replace(Greeting::Ended);
+        self.greeting.set(Greeting::Ended);
         self.freed.notify_one();
     }
 }

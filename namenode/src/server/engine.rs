@@ -12,7 +12,7 @@ use crate::codec::output::{self, Outputs};
 use crate::codec::{ConnId, Inputs, errno, input};
 use crate::metrics::Metrics;
 use crate::store::{Store, log::Room};
-use boomfs_io::Io;
+use boomfs_io::{Io, watch};
 use boomfs_wire::FromNameNode;
 use overlog::Row;
 use overlog::api::{Output, RunError, Time};
@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// Commands in one run, at most.
 const MAX_COMMANDS: usize = 256;
@@ -223,7 +223,7 @@ impl Engine {
         let log = self.store.log.clone();
         let mut failure = std::pin::pin!(log.failure());
         loop {
-            let asked = *stopped.borrow();
+            let asked = stopped.get();
             if asked != Stop::Run {
                 return Ok(asked);
             }

@@ -7,7 +7,7 @@ use crate::codec::input::{self, DataNodeHello, Numbers};
 use crate::codec::output::Cluster;
 use crate::codec::{ConnId, Inputs, errno};
 use crate::metrics::Metrics;
-use boomfs_io::{Io, Listener, ReadHalf, Stream};
+use boomfs_io::{Io, Listener, ReadHalf, Stream, watch};
 use boomfs_wire::{
     Caller, Failure, FrameError, FromNameNode, NodeId, Peer, ReadOp, ReplicaInfo, SessionId,
     ToNameNode, encode_message, read_message,
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// How long a new connection may take for its Hello.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
@@ -241,7 +241,7 @@ async fn refuse_busy(shared: &Shared, mut stream: Stream) {
 
 async fn until_ended(greeting: &mut watch::Receiver<Greeting>) {
     // An error means that the connection is no more, which is an end too.
-    let _ = greeting.wait_for(|g| *g == Greeting::Ended).await.is_ok();
+    let _ = greeting.wait_for(|g| *g == Greeting::Ended).await;
 }
 
 struct Reader {
@@ -397,12 +397,7 @@ impl Reader {
             What::Event(rel, row)
         };
         self.queue(what).await?;
-        let answer = async {
-            greeting
-                .wait_for(|g| *g != Greeting::Waiting)
-                .await
-                .map(|g| *g)
-        };
+        let answer = greeting.wait_for(|g| *g != Greeting::Waiting);
         match self.shared.io.timeout(WELCOME_DEADLINE, answer).await {
             Ok(Ok(Greeting::Welcome(id))) => Ok(id),
             Ok(_) => Err(Gone::Stopping),

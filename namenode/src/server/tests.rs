@@ -1,5 +1,9 @@
 //! The shell with toy rules, and with those of this build: a raw client on loopback and in the
 //! simulator.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests look at real files and clocks beside the simulator"
+)]
 
 mod queries;
 mod rules;

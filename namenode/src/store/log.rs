@@ -6,13 +6,13 @@
 
 use super::record::{Blob, Group, MARK, Mark, SEGMENT, Segment};
 use super::{Shared, StoreError, encode, prepare, record};
-use boomfs_io::{File, Open};
+use boomfs_io::{File, Open, watch};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// The most bytes of batches in one record; a single batch may be longer.
 const MAX_GROUP: usize = 4 << 20;
@@ -221,7 +221,7 @@ impl Log {
 
     /// The last slot on disk.
     pub fn durable(&self) -> u64 {
-        *self.inner.durable.borrow()
+        self.inner.durable.get()
     }
 
     /// Room for more.
@@ -251,11 +251,9 @@ impl Log {
         let mut failed = self.inner.failed.subscribe();
         tokio::select! {
             biased;
-            done = durable.wait_for(|d| *d >= slot) => {
-                drop(done);
-                Ok(())
-            }
-            e = failed.wait_for(Option::is_some) => Err(e.ok().and_then(|e| e.clone()).unwrap_or_else(ended)),
+            // The senders live as long as the log.
+            _ = durable.wait_for(|d| *d >= slot) => Ok(()),
+            e = failed.wait_for(Option::is_some) => Err(e.ok().flatten().unwrap_or_else(ended)),
         }
     }
 
@@ -263,7 +261,7 @@ impl Log {
     pub async fn failure(&self) -> Arc<StoreError> {
         let mut failed = self.inner.failed.subscribe();
         let e = failed.wait_for(Option::is_some).await;
-        e.ok().and_then(|e| e.clone()).unwrap_or_else(ended)
+        e.ok().flatten().unwrap_or_else(ended)
     }
 
     /// Writes and syncs what was handed over, and marks the end.
@@ -275,8 +273,8 @@ impl Log {
         self.inner.work.notify_one();
         let mut done = self.inner.done.subscribe();
         let _ = done.wait_for(|done| *done).await;
-        match &*self.inner.failed.borrow() {
-            Some(e) => Err(e.clone()),
+        match self.inner.failed.get() {
+            Some(e) => Err(e),
             None => Ok(()),
         }
     }
@@ -292,12 +290,12 @@ impl Log {
         }
         self.inner.work.notify_one();
         let mut done = self.inner.done.subscribe();
-        let _ = done.wait_for(|done| *done).await.is_ok();
+        let _ = done.wait_for(|done| *done).await;
     }
 
     /// The log has failed; [`Log::failure`] says why.
     pub fn has_failed(&self) -> bool {
-        self.inner.failed.borrow().is_some()
+        self.inner.failed.get().is_some()
     }
 }
 
@@ -338,9 +336,9 @@ impl Writer {
     async fn run(mut self) {
         if let Err(e) = self.work().await {
             tracing::error!("{e}");
-            self.inner.failed.send_replace(Some(Arc::new(e)));
+            self.inner.failed.set(Some(Arc::new(e)));
         }
-        self.inner.done.send_replace(true);
+        self.inner.done.set(true);
     }
 
     async fn work(&mut self) -> Result<(), StoreError> {
@@ -413,7 +411,7 @@ impl Writer {
             Ordering::Relaxed,
         );
         self.inner.lock().free = self.len.saturating_sub(self.end + MARK_SPACE);
-        self.inner.durable.send_replace(last);
+        self.inner.durable.set(last);
         (self.inner.on_durable)(last);
         Ok(())
     }

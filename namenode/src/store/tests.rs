@@ -1,4 +1,8 @@
 //! The data folder on a simulated disk: restarts, crashes, rot, full disks.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests look at real files and clocks beside the simulator"
+)]
 
 use super::*;
 use boomfs_io::sim::{Unsynced, World};

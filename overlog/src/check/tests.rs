@@ -2,6 +2,10 @@
 //!
 //! `BOOMFS_GOLDEN=1 cargo test -p overlog golden` rewrites the files in `golden/`; read the difference before
 //! you keep it.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "golden files and the documentation are on disk"
+)]
 
 mod show;
 

@@ -303,7 +303,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes a new pipeline: adopts its generation durably and brings the replica to the length
+    /// Takes a new pipeline: adopts its generation durably and cuts the replica to the length
     /// that it starts from. Answers the token to write with.
     pub async fn adopt(
         &self,
@@ -313,29 +313,18 @@ impl Replica {
     ) -> Res<u64> {
         self.shared.check()?;
         let _turn = self.syncing.lock().await;
-        let (token, wanted) = {
-            let _alone = self.gate.write().await;
-            let (wanted, length, token) = {
-                let mut m = lock(&self.meta);
-                let wanted = self.admits(&m, generation, existing, block_size)?;
-                // From here on the pipeline of before is fenced, whatever becomes of this one.
-                m.token = self.shared.token();
-                (wanted, m.length, m.token)
-            };
-            if wanted < length {
-                self.cut(generation, wanted).await?;
-            } else {
-                self.raise(generation).await?;
-            }
-            if wanted > length {
-                self.grow(length, wanted)?;
-                let file = self.open_for_change().await?;
-                self.extend(&file, wanted).await?;
-            }
-            (token, wanted > length)
+        let _alone = self.gate.write().await;
+        let (wanted, length, token) = {
+            let mut m = lock(&self.meta);
+            let wanted = self.admits(&m, generation, existing, block_size)?;
+            // From here on the pipeline of before is fenced, whatever becomes of this one.
+            m.token = self.shared.token();
+            (wanted, m.length, m.token)
         };
-        if wanted {
-            self.sync_in_turn().await?;
+        if wanted < length {
+            self.cut(generation, wanted).await?;
+        } else {
+            self.raise(generation).await?;
         }
         Ok(token)
     }
@@ -385,6 +374,14 @@ impl Replica {
                 EINVAL,
                 format!("block {block}: {length} bytes do not fit into a block of {block_size}"),
             )),
+            // What a crash took cannot be made up for: zeros in its place would pass for data.
+            Some((_, length)) if length > m.length => {
+                let why = format!(
+                    "block {block}: the replica here lost bytes: it has {} of {length}",
+                    m.length
+                );
+                Err(fail(ESTALE, why))
+            }
             Some((_, length)) => Ok(length),
         }
     }

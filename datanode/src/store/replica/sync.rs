@@ -22,7 +22,7 @@ impl Replica {
     }
 
     /// The same, where `syncing` is held.
-    pub(super) async fn sync_in_turn(&self) -> Res<()> {
+    async fn sync_in_turn(&self) -> Res<()> {
         if self.is_copy() {
             // Nobody may rely on a copy before it is finished, and then all of it is synced.
             return Ok(());

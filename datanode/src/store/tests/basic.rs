@@ -1,4 +1,8 @@
 //! One thing at a time.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests look at real files and clocks beside the simulator"
+)]
 
 use super::*;
 use crate::errno::{EEXIST, EIO, ENOENT, ENOSPC, ESTALE};
@@ -89,6 +93,14 @@ fn a_newer_generation_fences_the_older() {
             ESTALE
         );
         assert_eq!(open(3, None).await.err().unwrap().errno, EEXIST);
+        // Bytes that a crash took are not made up for.
+        let lost = open(4, Some((Generation(3), 4505))).await.err().unwrap();
+        assert_eq!(lost.errno, ESTALE);
+        assert!(
+            lost.message.contains("lost bytes: it has 4504 of 4505"),
+            "{lost:?}"
+        );
+        assert_eq!(read_all(&store, 1).await.unwrap(), expected);
         let stale = new.replica.read(Generation(4), 0, 1).await.err().unwrap();
         assert_eq!(stale.errno, ESTALE);
         // A new block of the same id under a higher generation starts empty.
@@ -364,7 +376,7 @@ fn a_failed_sync_of_the_journal_stops_the_node() {
         );
         assert_eq!(write(&w, 0, b"x").await.unwrap_err().errno, EIO);
         assert!(new_block(&opened.store, 2, 1, SIZE).await.is_err());
-        let why = opened.failure.borrow().clone().unwrap();
+        let why = opened.failure.get().unwrap();
         assert!(matches!(*why, Error::DiskFailed { .. }));
     });
 }
@@ -383,7 +395,7 @@ fn a_failed_sync_of_a_replica_spoils_that_replica_only() {
         let other = new_block(&store, 2, 1, SIZE).await.unwrap();
         write(&other, 0, b"fine").await.unwrap();
         other.replica.sync().await.unwrap();
-        assert!(opened.failure.borrow().is_none());
+        assert!(opened.failure.get().is_none());
     });
 }
 

@@ -104,10 +104,6 @@ impl Model {
 
     fn resizing(&mut self, len: usize, generation: u64) {
         self.generation = generation;
-        if len > self.now.len() {
-            let from = self.now.len();
-            self.may(from, &vec![0; len - from]);
-        }
         if len < self.now.len() {
             let tail = self.synced.split_off(len.min(self.synced.len()));
             self.may(len, &tail);
@@ -220,17 +216,22 @@ async fn run_ops(io: Io, store: Arc<Store>, models: Models, block: u64, ops: Vec
                 let (len, generation) = with(&models, block, |m| {
                     (len.unwrap_or(m.now.len() as u64), m.generation + 1)
                 });
-                with(&models, block, |m| m.resizing(len as usize, generation));
                 let existing = Some((Generation(1), len));
-                let opened = store
-                    .open_block(BlockId(block), Generation(generation), existing, SIZE)
-                    .await
-                    .unwrap();
+                let opening =
+                    store.open_block(BlockId(block), Generation(generation), existing, SIZE);
+                if len > with(&models, block, |m| m.now.len() as u64) {
+                    // Nothing has changed then: the writer of before goes on.
+                    let refused = opening.await.err().expect("it cannot become longer");
+                    assert_eq!(refused.errno, crate::errno::ESTALE, "{refused}");
+                    continue;
+                }
+                with(&models, block, |m| m.resizing(len as usize, generation));
+                let opened = opening.await.unwrap();
                 let stale = write(&w, 0, b"x").await.unwrap_err();
                 assert_eq!(stale.errno, crate::errno::ESTALE);
                 with(&models, block, |m| {
                     let changed = m.now.len() != len as usize;
-                    m.now.resize(len as usize, 0);
+                    m.now.truncate(len as usize);
                     m.maybe.truncate(len as usize);
                     if changed {
                         m.all_synced(m.now.clone());

@@ -1,0 +1,9 @@
+//! Whole clusters, rules and shells, in one thread, in virtual time, from a seed.
+//!
+//! A run is a function of its seed: what goes wrong once goes wrong again with the same one.
+
+mod cluster;
+mod losses;
+mod smoke;
+mod trace;
+mod user;
