@@ -132,14 +132,25 @@ async fn start(
     let namenode = Server::start(io.clone(), config).await?;
     let namenodes = vec![namenode.addr().to_owned()];
     parts.namenode = Some(namenode);
-    for number in 1..=asked {
-        let listen = folder.datanode_address(number);
-        let config =
-            boomfs_datanode::Config::new(folder.datanode(number), listen, namenodes.clone());
-        let node = DataNode::start(io.clone(), config)
-            .await
-            .with_context(|| format!("DataNode {number}"))?;
-        parts.datanodes.push(node);
+    // All at once: each has to look through its replicas first.
+    let starting: Vec<_> = (1..=asked)
+        .map(|number| {
+            let listen = folder.datanode_address(number);
+            let data = folder.datanode(number);
+            let config = boomfs_datanode::Config::new(data, listen, namenodes.clone());
+            tokio::spawn(DataNode::start(io.clone(), config))
+        })
+        .collect();
+    let mut failed = None;
+    for (at, start) in starting.into_iter().enumerate() {
+        let of = || format!("DataNode {}", at + 1);
+        match start.await.with_context(of)?.with_context(of) {
+            Ok(node) => parts.datanodes.push(node),
+            Err(why) => failed = failed.or(Some(why)),
+        }
+    }
+    if let Some(why) = failed {
+        return Err(why);
     }
     let name = cluster::session_name(&format!("up {}", path.display()));
     let client = Client::connect(io.clone(), Config::new(namenodes, name)).await?;

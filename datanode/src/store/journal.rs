@@ -22,6 +22,8 @@ use tokio::sync::Mutex;
 /// Space is taken in steps of this, ahead of the records, so that a full disk is noticed before a
 /// record is half-written.
 const STEP: u64 = 1 << 20;
+/// Record numbers left out at each start.
+const SKIPPED: u64 = 1 << 20;
 const PAGE: u64 = 4096;
 
 /// Where the next record goes.
@@ -73,15 +75,17 @@ async fn create(
 }
 
 impl Journal {
-    /// Makes journal file `number`, whose first record will be `first_lsn`.
+    /// Makes journal file `number`; all records before `next_lsn` are in those before it.
     pub async fn create(
         io: &Io,
         names: &Names,
         metrics: &Arc<Metrics>,
         number: u64,
-        first_lsn: u64,
+        next_lsn: u64,
     ) -> Result<Journal, Error> {
-        let file = create(io, names, number, first_lsn, first_lsn.saturating_sub(1))
+        // Numbers that a torn tail may have used are not used again.
+        let first_lsn = next_lsn.saturating_add(SKIPPED);
+        let file = create(io, names, number, first_lsn, next_lsn.saturating_sub(1))
             .await
             .map_err(Error::io("cannot make the journal", &names.journal(number)))?;
         let start = record::FILE_HEADER as u64;

@@ -222,12 +222,11 @@ async fn read_journals(io: &Io, names: &Names) -> Result<Journals, Error> {
         let path = names.journal(*number);
         let bytes = io.read_file(&path).await;
         let bytes = Bytes::from(bytes.map_err(Error::io("cannot read the journal", &path))?);
-        let last = numbers.last() == Some(number);
         let Contents {
             before,
             next,
             records,
-        } = match parse(&bytes, last) {
+        } = match parse(&bytes) {
             ParsedJournal::Good(contents) => contents,
             ParsedJournal::Unborn => continue,
             ParsedJournal::Newer(found) => {
@@ -254,8 +253,6 @@ async fn read_journals(io: &Io, names: &Names) -> Result<Journals, Error> {
             out.plans.entry(record.block).or_default().add(record);
         }
     }
-    // Numbers that a torn tail may have used are not used again.
-    out.next_lsn += 1 << 20;
     Ok(out)
 }
 

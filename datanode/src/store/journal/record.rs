@@ -219,12 +219,13 @@ fn record_at(bytes: &Bytes, at: usize) -> Option<Found> {
 
 /// Reads a journal file. A record that cannot be read ends it, as a crash leaves it, unless a
 /// record behind it says that what cannot be read had been on disk: then it is corrupt.
-/// `last` says that the file is the newest, the only one that may be torn.
-pub(crate) fn parse(bytes: &Bytes, last: bool) -> ParsedJournal {
+/// One whose making was cut short never had records: a crash while starting may leave one behind,
+/// and so may the next. That none is lost shows in what the journal behind it says was synced.
+pub(crate) fn parse(bytes: &Bytes) -> ParsedJournal {
     let head = bytes.get(..FILE_HEADER).unwrap_or(bytes);
     if head.get(..8) != Some(&FILE_MAGIC) {
         // Its header is synced before the first record is written.
-        if last && bytes.iter().all(|b| *b == 0) {
+        if bytes.iter().all(|b| *b == 0) {
             return ParsedJournal::Unborn;
         }
         return ParsedJournal::Bad(0, "the magic number is wrong".into());
@@ -235,7 +236,7 @@ pub(crate) fn parse(bytes: &Bytes, last: bool) -> ParsedJournal {
     }
     let covered = head.get(..FILE_HEADER - 4).map(crc32c::crc32c);
     if covered.is_none() || covered != u32_at(head, FILE_HEADER - 4) {
-        if last && bytes.len() <= FILE_HEADER {
+        if bytes.len() <= FILE_HEADER {
             return ParsedJournal::Unborn;
         }
         return ParsedJournal::Bad(0, "the header's checksum is wrong".into());
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(u64_at(record, 64), Some(4999));
         assert_eq!(u32_at(record, 72), Some(APPLIED));
         assert_eq!(record.len() % 8, 0);
-        let parsed = parse(&bytes.into(), true);
+        let parsed = parse(&bytes.into());
         assert_eq!(parsed, good(vec![sample(0x55, 7)], 11));
     }
 
@@ -330,20 +331,20 @@ mod tests {
         let whole = file(&two);
         let first = file(&two[..1]).len();
         for cut in first..whole.len() - 8 {
-            let parsed = parse(&whole[..cut].to_vec().into(), true);
+            let parsed = parse(&whole[..cut].to_vec().into());
             assert_eq!(parsed, good(vec![sample(1, 1)], 11), "cut at {cut}");
         }
         // The second survived and the first did not: neither had been synced.
         let mut lost = whole.clone();
         lost[FILE_HEADER..first].fill(0);
-        assert_eq!(parse(&lost.into(), true), good(vec![], 10));
+        assert_eq!(parse(&lost.into()), good(vec![], 10));
     }
 
     #[test]
     fn a_rotten_synced_record_is_noticed() {
         let mut bytes = file(&[(10, 9, sample(1, 1)), (11, 10, sample(2, 2))]);
         bytes[FILE_HEADER + 100] ^= 4;
-        let ParsedJournal::Bad(at, why) = parse(&bytes.into(), true) else {
+        let ParsedJournal::Bad(at, why) = parse(&bytes.into()) else {
             panic!("taken for good")
         };
         assert_eq!(at, FILE_HEADER as u64);
@@ -355,14 +356,10 @@ mod tests {
 
     #[test]
     fn a_file_that_was_being_made_is_no_error() {
-        assert_eq!(parse(&Bytes::new(), true), ParsedJournal::Unborn);
-        assert_eq!(parse(&vec![0; 64].into(), true), ParsedJournal::Unborn);
+        assert_eq!(parse(&Bytes::new()), ParsedJournal::Unborn);
+        assert_eq!(parse(&vec![0; 64].into()), ParsedJournal::Unborn);
         assert!(matches!(
-            parse(&vec![1; 64].into(), true),
-            ParsedJournal::Bad(0, _)
-        ));
-        assert!(matches!(
-            parse(&Bytes::new(), false),
+            parse(&vec![1; 64].into()),
             ParsedJournal::Bad(0, _)
         ));
     }

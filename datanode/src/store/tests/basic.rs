@@ -526,3 +526,38 @@ async fn a_spoiled_folder_is_refused_and_stays_as_it_was() {
     let foreign = refused(|data| std::fs::remove_file(data.join("identity")).unwrap()).await;
     assert!(matches!(foreign, Error::Foreign { .. }), "{foreign}");
 }
+
+/// A start writes a new journal and repairs replicas: a crash at any moment of it, and of the next
+/// start, leaves what the start after it can go on from.
+#[test]
+fn crashes_while_starting_are_survived() {
+    for unsynced in [Unsynced::Lost, Unsynced::Kept] {
+        for cut_us in (0..6_000).step_by(150) {
+            let world = World::new(11);
+            let expected = pattern(30_000, 3);
+            world.run(async {
+                let io = world.node("dn");
+                let store = try_open(&io).await.unwrap().store;
+                let w = new_block(&store, 1, 1, SIZE).await.unwrap();
+                write(&w, 0, &pattern(30_000, 9)).await.unwrap();
+                write(&w, 0, &expected).await.unwrap();
+                w.replica.sync().await.unwrap();
+            });
+            for _ in 0..2 {
+                world.crash_with("dn", unsynced);
+                world.run(async {
+                    let io = world.node("dn");
+                    let cut = Duration::from_micros(cut_us);
+                    let _ = tokio::time::timeout(cut, try_open(&io)).await;
+                });
+            }
+            world.crash_with("dn", unsynced);
+            world.run(async {
+                let io = world.node("dn");
+                let store = try_open(&io).await.unwrap().store;
+                let found = read_all(&store, 1).await.unwrap();
+                assert_eq!(found, expected, "starts cut after {cut_us} us");
+            });
+        }
+    }
+}
