@@ -12,6 +12,7 @@ mod suite {
     mod harness;
     mod compare;
     mod declarations;
+    mod docs;
     mod errors;
     mod generator;
     mod properties;
