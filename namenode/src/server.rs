@@ -66,7 +66,7 @@ impl Config {
             cluster: None,
             replication: 3,
             block_size: 64 << 20,
-            checkpoint_slots: 10_000,
+            checkpoint_slots: 5_000,
             checkpoint_bytes: 32 << 20,
             segment_bytes: 16 << 20,
             max_connections: 4_096,
