@@ -5,6 +5,7 @@
 
 mod commands;
 mod crashes;
+mod docs;
 mod files;
 mod mounts;
 mod parts;
