@@ -1,6 +1,6 @@
 //! Property: whatever two users and root do, the rules do what a tree in memory does.
 //!
-//! A case has up to 40 steps, so a quarter of `BOOMFS_CASES` will do. `BOOMFS_SEED` is the seed; it has a default, so that
+//! A case has up to 60 steps, so an eighth of `BOOMFS_CASES` will do. `BOOMFS_SEED` is the seed; it has a default, so that
 //! a run repeats itself.
 
 use crate::driver::*;
@@ -10,29 +10,37 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::collections::BTreeMap;
 
-/// One step: who, from which of the inodes that there have been, what.
+/// One step: who does what.
 #[derive(Clone, Debug)]
 struct Step {
     who: usize,
-    base: usize,
-    op: Shape,
+    what: What,
+}
+
+/// How a path is chosen: by what there is then, so that most steps have something to do.
+#[derive(Clone, Debug)]
+enum Way {
+    /// The path from the root to one of the entries that there are.
+    To(usize),
+    /// A name in one of the directories that there are, as a kernel asks for it.
+    In(usize, String),
+    /// Any path from one of the inodes that there have been.
+    Any(usize, Vec<String>),
 }
 
 /// An operation; inodes are given by their place among those that there have been.
 #[derive(Clone, Debug)]
-enum Shape {
-    Op(Op),
-    Link {
-        ino: usize,
-        path: Vec<String>,
-    },
-    Rename {
-        from: Vec<String>,
-        base: usize,
-        to: Vec<String>,
-        keep: bool,
-        swap: bool,
-    },
+enum What {
+    Mkdir(Way, i64),
+    Create(Way, i64),
+    Symlink(Way, String),
+    Link(usize, Way),
+    Unlink(Way),
+    Rmdir(Way),
+    Rename(Way, Way, bool, bool),
+    SetAttr(Way, Set),
+    Lookup(Way, bool),
+    Readdir(usize),
 }
 
 fn users() -> [User; 3] {
@@ -66,15 +74,31 @@ fn name() -> impl Strategy<Value = String> {
 fn path() -> impl Strategy<Value = Vec<String>> {
     prop_oneof![
         1 => Just(vec![]),
-        12 => prop::collection::vec(name(), 1..=1),
-        8 => prop::collection::vec(name(), 2..=2),
-        3 => prop::collection::vec(name(), 3..=4),
+        4 => prop::collection::vec(name(), 1..=1),
+        4 => prop::collection::vec(name(), 2..=4),
     ]
+}
+
+/// The weights of the three ways.
+fn way(to: u32, within: u32, any: u32) -> impl Strategy<Value = Way> {
+    prop_oneof![
+        to => (0..64_usize).prop_map(Way::To),
+        within => (0..64_usize, name()).prop_map(|(dir, name)| Way::In(dir, name)),
+        any => (0..64_usize, path()).prop_map(|(base, path)| Way::Any(base, path)),
+    ]
+}
+
+fn new() -> impl Strategy<Value = Way> {
+    way(1, 6, 2)
+}
+
+fn old() -> impl Strategy<Value = Way> {
+    way(6, 2, 2)
 }
 
 fn mode() -> impl Strategy<Value = i64> {
     prop_oneof![
-        4 => Just(0o777), 2 => Just(0o755), 1 => Just(0o700), 1 => Just(0o070), 1 => Just(0o600),
+        9 => Just(0o777), 2 => Just(0o755), 1 => Just(0o700), 1 => Just(0o070), 1 => Just(0o600),
         1 => Just(0o1777), 1 => Just(0o2777), 1 => Just(0o6755), 1 => Just(0o750)
     ]
 }
@@ -114,27 +138,111 @@ fn set() -> impl Strategy<Value = Set> {
         })
 }
 
-fn shape() -> impl Strategy<Value = Shape> {
-    let place = || 0..12_usize;
+fn what() -> impl Strategy<Value = What> {
+    let flag = prop::bool::weighted;
     prop_oneof![
-        5 => (path(), mode()).prop_map(|(path, mode)| Shape::Op(Op::Mkdir { path, mode })),
-        4 => (path(), mode()).prop_map(|(path, mode)| Shape::Op(Op::Create { path, mode })),
-        3 => (path(), target()).prop_map(|(path, target)| Shape::Op(Op::Symlink { path, target })),
-        3 => (place(), path()).prop_map(|(ino, path)| Shape::Link { ino, path }),
-        3 => path().prop_map(|path| Shape::Op(Op::Unlink { path })),
-        2 => path().prop_map(|path| Shape::Op(Op::Rmdir { path })),
-        7 => (path(), place(), path(), prop::bool::weighted(0.1), prop::bool::weighted(0.3))
-            .prop_map(|(from, base, to, keep, swap)| Shape::Rename { from, base, to, keep, swap }),
-        4 => (path(), set()).prop_map(|(path, set)| Shape::Op(Op::SetAttr { path, set })),
-        3 => (path(), any::<bool>()).prop_map(|(path, follow)| Shape::Op(Op::Lookup { path, follow })),
-        1 => Just(Shape::Op(Op::Readdir)),
+        5 => (new(), mode()).prop_map(|(way, mode)| What::Mkdir(way, mode)),
+        4 => (new(), mode()).prop_map(|(way, mode)| What::Create(way, mode)),
+        3 => (new(), target()).prop_map(|(way, target)| What::Symlink(way, target)),
+        4 => (0..64_usize, new()).prop_map(|(ino, way)| What::Link(ino, way)),
+        4 => old().prop_map(What::Unlink),
+        4 => old().prop_map(What::Rmdir),
+        16 => (old(), way(5, 4, 1), flag(0.1), flag(0.4)).prop_map(|(old, new, keep, swap)| What::Rename(old, new, keep, swap)),
+        6 => (old(), set()).prop_map(|(way, set)| What::SetAttr(way, set)),
+        3 => (old(), flag(0.5)).prop_map(|(way, follow)| What::Lookup(way, follow)),
+        1 => (0..64_usize).prop_map(What::Readdir),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let who = prop_oneof![1 => Just(0_usize), 4 => Just(1), 4 => Just(2)];
-    let base = prop_oneof![3 => Just(0_usize), 2 => 0..12_usize];
-    (who, base, shape()).prop_map(|(who, base, op)| Step { who, base, op })
+    (who, what()).prop_map(|(who, what)| Step { who, what })
+}
+
+/// What a step comes to in this tree: a base and an operation. `inos`: those that there have been.
+fn resolve(tree: &Tree, inos: &[Ino], what: &What) -> (Ino, Op) {
+    let ino = |place: usize| inos[place % inos.len()];
+    let place = |way: &Way| match way {
+        Way::To(place) => {
+            let all = paths(tree);
+            // Not the root, if there is anything else.
+            let entries = all.get(1..).filter(|entries| !entries.is_empty());
+            (ROOT, pick(entries.unwrap_or(&all), *place).1)
+        }
+        Way::In(place, name) => {
+            let dirs: Vec<(Ino, Vec<String>)> = paths(tree)
+                .into_iter()
+                .filter(|(ino, _)| tree.is_dir(*ino))
+                .collect();
+            (pick(&dirs, *place).0, vec![name.clone()])
+        }
+        Way::Any(place, path) => (ino(*place), path.clone()),
+    };
+    match what.clone() {
+        What::Mkdir(way, mode) => {
+            let (base, path) = place(&way);
+            (base, Op::Mkdir { path, mode })
+        }
+        What::Create(way, mode) => {
+            let (base, path) = place(&way);
+            (base, Op::Create { path, mode })
+        }
+        What::Symlink(way, target) => {
+            let (base, path) = place(&way);
+            (base, Op::Symlink { path, target })
+        }
+        What::Link(from, way) => {
+            let (base, path) = place(&way);
+            let from = ino(from);
+            (base, Op::Link { ino: from, path })
+        }
+        What::Unlink(way) => {
+            let (base, path) = place(&way);
+            (base, Op::Unlink { path })
+        }
+        What::Rmdir(way) => {
+            let (base, path) = place(&way);
+            (base, Op::Rmdir { path })
+        }
+        What::Rename(old, new, keep, swap) => {
+            let ((base, from), (to_base, to)) = (place(&old), place(&new));
+            (
+                base,
+                Op::Rename {
+                    from,
+                    to_base,
+                    to,
+                    keep,
+                    swap,
+                },
+            )
+        }
+        What::SetAttr(way, set) => {
+            let (base, path) = place(&way);
+            (base, Op::SetAttr { path, set })
+        }
+        What::Lookup(way, follow) => {
+            let (base, path) = place(&way);
+            (base, Op::Lookup { path, follow })
+        }
+        What::Readdir(dir) => (ino(dir), Op::Readdir),
+    }
+}
+
+fn pick<T: Clone>(all: &[T], place: usize) -> T {
+    all[place % all.len()].clone()
+}
+
+/// All entries with their paths from the root, the root first.
+fn paths(tree: &Tree) -> Vec<(Ino, Vec<String>)> {
+    let mut all = vec![(ROOT, vec![])];
+    let mut next = 0;
+    while let Some((dir, path)) = all.get(next).cloned() {
+        let below = tree.entries(dir).into_iter();
+        all.extend(below.map(|(name, ino)| (ino, [path.clone(), vec![name]].concat())));
+        next += 1;
+    }
+    all
 }
 
 fn names(path: &[String]) -> String {
@@ -282,43 +390,39 @@ fn check_answer(tree: &Tree, op: &Op, shown: Option<Ino>, payload: &[Value]) {
     }
 }
 
+/// What is there at first: `a` and `b` with directories and a file, of both users, and a link.
+fn furnish() -> Vec<Step> {
+    let at = |names: &str| Way::Any(0, names.split('/').map(str::to_owned).collect());
+    let open = Set {
+        mode: Some(0o777),
+        ..Set::default()
+    };
+    let steps = [
+        (0, What::SetAttr(Way::Any(0, vec![]), open)),
+        (1, What::Mkdir(at("a"), 0o777)),
+        (2, What::Mkdir(at("b"), 0o777)),
+        (1, What::Mkdir(at("a/a"), 0o777)),
+        (2, What::Mkdir(at("a/b"), 0o777)),
+        (2, What::Create(at("a/c"), 0o666)),
+        (1, What::Create(at("b/a"), 0o666)),
+        (2, What::Mkdir(at("b/b"), 0o777)),
+        (1, What::Symlink(at("c"), "a".to_owned())),
+        (2, What::Mkdir(at("a/a/a"), 0o777)),
+        (1, What::Mkdir(at("b/b/c"), 0o777)),
+    ];
+    steps.map(|(who, what)| Step { who, what }).to_vec()
+}
+
 /// Runs steps on both.
 fn play(steps: &[Step]) {
     let mut c = Real::new(3);
     let mut client = c.client("a");
     let mut tree = Tree::new(65_536, 3);
     let users = users();
-    let open = Set {
-        mode: Some(0o777),
-        ..Set::default()
-    };
-    let open = Op::SetAttr {
-        path: vec![],
-        set: open,
-    };
-    run(&mut c, &mut client, &users[0], ROOT, &open).unwrap();
-    tree.run(&users[0], ROOT, &open, c.wall, 0).unwrap();
     let mut inos = vec![ROOT];
-    for (n, step) in steps.iter().enumerate() {
-        let at = |place: usize| inos[place % inos.len()];
-        let (user, base) = (&users[step.who], at(step.base));
-        let op = match step.op.clone() {
-            Shape::Op(op) => op,
-            Shape::Link { ino, path } => Op::Link { ino: at(ino), path },
-            Shape::Rename {
-                from,
-                base,
-                to,
-                keep,
-                swap,
-            } => Op::Rename {
-                from,
-                to_base: at(base),
-                to,
-                keep,
-                swap,
-            },
-        };
+    for (n, step) in furnish().iter().chain(steps).enumerate() {
+        let user = &users[step.who];
+        let (base, op) = resolve(&tree, &inos, &step.what);
         let answer = run(&mut c, &mut client, user, base, &op);
         let makes = matches!(
             op,
@@ -352,14 +456,14 @@ fn the_rules_keep_a_posix_tree() {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config {
-        cases: cases().div_ceil(4),
+        cases: cases().div_ceil(8),
         failure_persistence: None,
         max_shrink_iters: 2_000,
         ..Config::default()
     };
     let mut runner =
         TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let steps = prop::collection::vec(step(), 1..=40);
+    let steps = prop::collection::vec(step(), 1..=60);
     let played = runner.run(&steps, |steps| {
         play(&steps);
         Ok(())

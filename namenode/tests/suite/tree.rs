@@ -233,7 +233,7 @@ impl Tree {
         }
     }
 
-    fn is_dir(&self, ino: Ino) -> bool {
+    pub fn is_dir(&self, ino: Ino) -> bool {
         matches!(self.inodes[&ino].body, Body::Dir { .. })
     }
 
