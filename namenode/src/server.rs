@@ -58,7 +58,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Defaults: three replicas of blocks of 64 MiB, a checkpoint every 50,000 slots or 32 MiB.
+    /// Defaults: three replicas of blocks of 64 MiB, a checkpoint every 5,000 slots or 32 MiB.
     pub fn new(data: impl Into<PathBuf>, listen: impl Into<String>) -> Config {
         Config {
             data: data.into(),

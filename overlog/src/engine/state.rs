@@ -7,7 +7,7 @@ use crate::engine::lazy::{self, LazyViews};
 use crate::engine::machine::{Stop, World};
 use crate::engine::plan::{self, IndexDef, IndexId, Indexes};
 use crate::engine::spine::{RowTrace, Tick};
-use crate::engine::tables::{TableFlow, restore_order};
+use crate::engine::tables::{TableWriter, restore_order};
 use crate::engine::views::{Sink, ViewFlow};
 use crate::engine::watch;
 use crate::functions::Function;
@@ -41,13 +41,15 @@ pub struct State {
     pub program: Arc<Program>,
     indexes: Rc<Indexes>,
     worker: Worker,
-    tables: BTreeMap<RelId, TableFlow>,
+    tables: BTreeMap<RelId, TableWriter>,
     views: Vec<ViewFlow>,
     downstream: Downstream,
     /// The same without the views that may lag.
     at_once: Downstream,
     /// Kept views that may lag behind their tables until they are read.
     lagging: BTreeSet<RelId>,
+    /// The tables of such views.
+    followed_late: BTreeSet<RelId>,
     /// Tables that changed since lagging views were brought up to date, and how often.
     behind: BTreeSet<RelId>,
     lag: u32,
@@ -87,7 +89,7 @@ impl State {
         let mut tables = BTreeMap::new();
         let mut traces = BTreeMap::new();
         for rel in ids(&program).filter(|r| program.relation(*r).is_table()) {
-            let (flow, made) = TableFlow::new(rel, &indexes);
+            let (flow, made) = TableWriter::new(rel, &indexes);
             tables.insert(rel, flow);
             traces.extend(made);
         }
@@ -116,6 +118,7 @@ impl State {
             worker,
             tables,
             views,
+            followed_late: differing(&downstream, &at_once),
             downstream,
             at_once,
             lagging,
@@ -179,7 +182,7 @@ impl State {
                     tables.extend(with);
                     views.extend(follow);
                 }
-                if self.downstream.get(rel) != self.at_once.get(rel) {
+                if self.followed_late.contains(rel) {
                     self.behind.insert(*rel);
                     late = true;
                 }
@@ -476,6 +479,7 @@ impl State {
         let ids = || self.tables.keys().copied();
         self.at_once = downstream(&self.program, &self.views, at_once, ids());
         self.downstream = downstream(&self.program, &self.views, |_| true, ids());
+        self.followed_late = differing(&self.downstream, &self.at_once);
     }
 
     /// Why a view cannot be read.
@@ -523,6 +527,12 @@ fn install_views(
         flows.push(flow);
     }
     Ok(flows)
+}
+
+/// The tables that more follow than at once.
+fn differing(all: &Downstream, at_once: &Downstream) -> BTreeSet<RelId> {
+    let late = |(rel, follow): (&RelId, _)| (Some(follow) != at_once.get(rel)).then_some(*rel);
+    all.iter().filter_map(late).collect()
 }
 
 fn lags(flow: &ViewFlow, lagging: &BTreeSet<RelId>) -> bool {

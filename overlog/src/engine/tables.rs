@@ -34,15 +34,15 @@ struct Arrangement {
 }
 
 /// A table: an arrangement for each column order that rules use.
-pub struct TableFlow {
+pub struct TableWriter {
     arrangements: Vec<Arrangement>,
     changes: Vec<(Row, Diff)>,
     now: Tick,
 }
 
-impl TableFlow {
+impl TableWriter {
     /// An empty table; gives the traces of its arrangements, too.
-    pub fn new(rel: RelId, indexes: &Indexes) -> (TableFlow, BTreeMap<IndexId, RowTrace<Tick>>) {
+    pub fn new(rel: RelId, indexes: &Indexes) -> (TableWriter, BTreeMap<IndexId, RowTrace<Tick>>) {
         let mut traces = BTreeMap::new();
         let mut arrangements = Vec::new();
         for id in indexes.of(rel) {
@@ -56,7 +56,7 @@ impl TableFlow {
                 writer,
             });
         }
-        let flow = TableFlow {
+        let flow = TableWriter {
             arrangements,
             changes: Vec::new(),
             now: 0,

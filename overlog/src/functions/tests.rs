@@ -1,6 +1,9 @@
 //! Expressions and what they come to.
 
+use super::builtins;
+use crate::engine::eval::Ev;
 use crate::packed::Row;
+use crate::value::Value;
 use crate::{CompileOptions, Sources, compile};
 
 /// The value of an expression as a fact has it, or why it has none.
@@ -221,4 +224,50 @@ fn long_values_are_cut_in_messages() {
         value(&format!("int(\"{}\")", "x".repeat(100))),
         "! a value of 100 bytes is no int"
     );
+}
+
+/// A fast form gives what the ordinary one gives, or leaves it to that.
+#[test]
+fn fast_forms_are_the_ordinary_ones() {
+    let list = |items: &[Value]| Value::list(items.to_vec());
+    let int = Value::Int;
+    let values = [
+        int(0),
+        int(-1),
+        int(2),
+        int(63),
+        int(64),
+        int(i64::MIN),
+        Value::Bool(true),
+        Value::float(1.0),
+        Value::str(""),
+        Value::str("a\0b"),
+        Value::bytes(b"ab".to_vec()),
+        list(&[]),
+        list(&[int(2)]),
+        list(&[Value::str("a\0b"), list(&[int(0), int(2)]), int(-1)]),
+    ];
+    let mut given = 0;
+    for function in builtins() {
+        let Some(fast) = function.fast else { continue };
+        let arity = function.args.len();
+        for n in 0..values.len().pow(u32::try_from(arity).unwrap()) {
+            let pick = |at: u32| values[n / values.len().pow(at) % values.len()].clone();
+            let args: Vec<Value> = (0..u32::try_from(arity).unwrap()).map(pick).collect();
+            let row: Vec<Row> = args.iter().map(|v| Row::new(&[v.clone()])).collect();
+            let packed: Vec<Ev<'_>> = row.iter().map(|r| Ev::Ref(r.as_bytes())).collect();
+            let Some(result) = fast(&packed) else {
+                continue;
+            };
+            given += 1;
+            let ordinary = super::call(function, &args);
+            assert_eq!(
+                result.value().ok(),
+                ordinary.ok(),
+                "{}{args:?}",
+                function.name
+            );
+        }
+    }
+    assert!(given > 200, "only {given} results");
 }

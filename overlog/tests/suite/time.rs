@@ -21,6 +21,8 @@ on_both!(
     edges_work_on_views,
     a_row_that_comes_and_goes_in_one_tick_gives_no_edge,
     equal_events_in_one_tick_are_one,
+    a_view_that_is_seldom_read_is_as_of_the_tick_that_reads_it,
+    a_constant_picks_the_events_that_have_it,
     two_events_of_one_tick_do_not_see_each_others_changes,
     deletions_come_before_insertions_and_these_before_updates,
     a_deletion_matches_stored_rows_only,
@@ -262,6 +264,60 @@ fn equal_events_in_one_tick_are_one<S: Subject>() {
             vec!["1".to_owned()]
         )
     );
+}
+
+/// More changes between two looks than views may lag behind, and looks after few of them.
+fn a_view_that_is_seldom_read_is_as_of_the_tick_that_reads_it<S: Subject>() {
+    let mut n = Host::<S>::new(
+        "table t(A: int, B: int) keys(A); table u(A: int); event put(A: int, B: int); event drop(A: int);
+         event look(X: int); event out(B: int, N: int);
+         view both(A: int, B: int) kept; view n(B: int, N: int) kept;
+         t(A, B) :- put(A, B); u(A) :- put(A, _); delete t(A, _) :- drop(A);
+         both(A, B) :- t(A, B), u(A); n(B, count<A>) :- both(A, B); out(B, N) :- look(_), n(B, N);",
+    );
+    for a in 0..100 {
+        n.run(&[("put", row![a, a % 2])]);
+    }
+    n.run(&[("look", row![0])]);
+    assert_eq!(n.seen("out"), ["0, 50", "1, 50"]);
+    n.run(&[("drop", row![7]), ("put", row![0, 1])]);
+    n.run(&[("look", row![0]), ("drop", row![1])]);
+    assert_eq!(n.seen("out"), ["0, 49", "1, 50"]);
+    assert_eq!(n.rows("n"), ["0, 49", "1, 49"]);
+}
+
+/// Rules that ask for constants, in ticks with few and with many different values.
+fn a_constant_picks_the_events_that_have_it<S: Subject>() {
+    let mut n = Host::<S>::new(
+        "event e(A: int, B: string); event one(B: string); event some(A: int); event pair(B: string);
+         one(B) :- e(19, B); some(A) :- e(A, B), contains([\"b3\", \"b19\", \"c\"], B);
+         pair(B) :- e(A, B), e(A2, \"b2\"), A == 1, A2 == 2;",
+    );
+    let rows = |range: std::ops::Range<i64>| -> Vec<(&str, Vec<overlog::Value>)> {
+        range
+            .map(|a| ("e", row![a, format!("b{a}").as_str()]))
+            .collect()
+    };
+    for (range, one, some, pair) in [
+        (0..1, vec![], vec![], vec![]),
+        (3..5, vec![], vec!["3"], vec![]),
+        (1..3, vec![], vec![], vec!["\"b1\""]),
+        (0..40, vec!["\"b19\""], vec!["19", "3"], vec!["\"b1\""]),
+        (19..20, vec!["\"b19\""], vec!["19"], vec![]),
+        (4..18, vec![], vec![], vec![]),
+    ] {
+        n.run(&rows(range));
+        let mut seen = n.seen("some");
+        seen.sort();
+        assert_eq!(
+            (n.seen("one"), seen, n.seen("pair")),
+            (texts(&one), texts(&some), texts(&pair))
+        );
+    }
+}
+
+fn texts(all: &[&str]) -> Vec<String> {
+    all.iter().map(|s| (*s).to_owned()).collect()
 }
 
 fn two_events_of_one_tick_do_not_see_each_others_changes<S: Subject>() {
