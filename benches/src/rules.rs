@@ -105,14 +105,12 @@ impl Rules {
         let mut all = vec![first];
         let mut at = 0;
         while let Some(out) = all.get(at) {
-            let batches: Vec<Value> = out
-                .observed
-                .iter()
-                .filter_map(|(_, row)| row.values().into_iter().next())
-                .collect();
+            let batches: Vec<Row> = out.observed.iter().map(|(_, row)| row.clone()).collect();
             for batch in batches {
                 self.slot += 1;
-                let row = Row::new(&[Value::Int(self.slot), batch]);
+                let slot = Row::new(&[Value::Int(self.slot)]);
+                let row = [slot.as_bytes(), batch.as_bytes()].concat();
+                let row = Row::check(row, 2).context("the rules proposed what is no batch")?;
                 all.push(self.node.run(vec![(self.decided, row)], self.now)?);
             }
             at += 1;
@@ -142,7 +140,19 @@ impl Rules {
 
     /// Makes directories or files in one batch; gives their numbers.
     pub fn make(&mut self, op: &str, names: &[(i64, String)]) -> Result<Vec<i64>> {
-        let inputs: Vec<_> = names
+        let asked = self.ask_make(op, names);
+        let outputs = self.run(asked)?;
+        self.made(op, names.len(), &outputs)
+    }
+
+    /// One run with what was asked, and one for each batch that is decided.
+    pub fn run(&mut self, asked: Vec<(RelId, Row)>) -> Result<Vec<Output>> {
+        self.feed(asked)
+    }
+
+    /// Commands that make directories or files.
+    pub fn ask_make(&mut self, op: &str, names: &[(i64, String)]) -> Vec<(RelId, Row)> {
+        names
             .iter()
             .map(|(parent, name)| {
                 let args = if op == "mkdir" {
@@ -162,10 +172,13 @@ impl Rules {
                 };
                 self.command(op, *parent, name, args)
             })
-            .collect();
-        let outputs = self.feed(inputs)?;
-        let mut made = vec![0; names.len()];
-        let first = self.seq - i64::try_from(names.len())? + 1;
+            .collect()
+    }
+
+    /// The numbers of what the last commands made.
+    pub fn made(&self, op: &str, asked: usize, outputs: &[Output]) -> Result<Vec<i64>> {
+        let mut made = vec![0; asked];
+        let first = self.seq - i64::try_from(asked)? + 1;
         for message in outputs
             .iter()
             .flat_map(|o| &o.messages)
@@ -200,9 +213,9 @@ impl Rules {
         Ok(made)
     }
 
-    /// Looks names up in one batch.
-    pub fn lookup(&mut self, names: &[(i64, String)]) -> Result<()> {
-        let inputs = names
+    /// Questions that look names up.
+    pub fn ask_lookup(&self, names: &[(i64, String)]) -> Vec<(RelId, Row)> {
+        names
             .iter()
             .enumerate()
             .map(|(i, (parent, name))| {
@@ -219,15 +232,18 @@ impl Rules {
                 ];
                 (self.ask, Row::new(&row))
             })
-            .collect();
-        let outputs = self.feed(inputs)?;
+            .collect()
+    }
+
+    /// Checks that all were found.
+    pub fn found(&self, asked: usize, outputs: &[Output]) -> Result<()> {
         let good = outputs
             .iter()
             .flat_map(|o| &o.messages)
             .filter(|m| m.rel == self.read_reply && m.row.values().get(2) == Some(&Value::str("")))
             .count();
-        if good != names.len() {
-            bail!("{good} good answers of {}", names.len());
+        if good != asked {
+            bail!("{good} good answers of {asked}");
         }
         Ok(())
     }

@@ -68,6 +68,7 @@ impl Node {
             indexes,
             &schedule.event_indexes,
             &schedule.noted,
+            options.recent_rows,
         )?;
         Ok(Node {
             program,

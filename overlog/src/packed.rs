@@ -46,8 +46,7 @@ impl Row {
     pub fn check(bytes: Vec<u8>, columns: usize) -> Option<Row> {
         let mut rest: &[u8] = &bytes;
         for _ in 0..columns {
-            let (_, after) = unpack(rest, 0)?;
-            rest = after;
+            rest = pass(rest, 0)?;
         }
         rest.is_empty().then(|| Row::from_bytes(bytes))
     }
@@ -258,6 +257,28 @@ pub fn unpack(bytes: &[u8], depth: usize) -> Option<(Value, &[u8])> {
         _ => return None,
     };
     Some((value, rest))
+}
+
+/// What follows the first value, if that is one that [`unpack`] decodes.
+fn pass(bytes: &[u8], depth: usize) -> Option<&[u8]> {
+    let n = skip(bytes);
+    if n == 0 || n > bytes.len() || depth > MAX_DEPTH {
+        return None;
+    }
+    let (item, rest) = bytes.split_at(n);
+    let (tag, mut inner) = item.split_first()?;
+    match *tag {
+        0x07..=0x18 => {
+            unpack_int(item)?;
+        }
+        LIST => {
+            while inner.first() != Some(&LIST_END) {
+                inner = pass(inner, depth + 1)?;
+            }
+        }
+        _ => {}
+    }
+    Some(rest)
 }
 
 fn unpack_text(body: &[u8]) -> Vec<u8> {

@@ -1,19 +1,99 @@
 //! Reading arrangements outside of dataflows: rows by prefix, in order, as they stand.
 
-use crate::engine::spine::{Batch, RowTrace, Tick};
+use crate::engine::spine::{Batch, Diff, RowTrace, Tick};
+use crate::packed::Row;
+use differential_dataflow::consolidation::consolidate;
 use differential_dataflow::trace::TraceReader;
 use differential_dataflow::trace::implementations::BatchContainer;
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-/// The batches of an arrangement as they stood at some moment.
-pub type Snapshot = Rc<Vec<Rc<Batch<Tick>>>>;
+/// The batches of a trace.
+pub type Batches = Rc<Vec<Rc<Batch<Tick>>>>;
 
 /// Takes the batches of a trace. All updates in it must be final.
-pub fn snapshot(trace: &RowTrace<Tick>) -> Snapshot {
+pub fn batches(trace: &RowTrace<Tick>) -> Batches {
     let mut batches = Vec::new();
     trace.map_spans(|span| batches.extend(span.inner.clone()));
     Rc::new(batches)
+}
+
+/// Changes of an arrangement that are in no batch yet: keys and values with what is added to their
+/// multiplicities, sorted.
+#[derive(Clone, Default)]
+pub struct Recent(Vec<((Row, Row), Diff)>);
+
+impl Recent {
+    /// Adds changes.
+    pub fn extend(&mut self, changes: impl ExactSizeIterator<Item = ((Row, Row), Diff)>) {
+        if changes.len() > self.0.len() / 8 {
+            self.0.extend(changes);
+            consolidate(&mut self.0);
+            return;
+        }
+        for (pair, diff) in changes {
+            match self.0.binary_search_by(|(p, _)| p.cmp(&pair)) {
+                Err(at) => self.0.insert(at, (pair, diff)),
+                Ok(at) => {
+                    let total = self.0.get_mut(at).map(|(_, d)| {
+                        *d += diff;
+                        *d
+                    });
+                    if total == Some(0) {
+                        self.0.remove(at);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many rows changed.
+    pub fn rows(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes all of them.
+    pub fn take(&mut self) -> Vec<((Row, Row), Diff)> {
+        std::mem::take(&mut self.0)
+    }
+
+    fn row(&self, at: usize) -> (&[u8], &[u8]) {
+        match self.0.get(at) {
+            Some(((key, val), _)) => (key.as_bytes(), val.as_bytes()),
+            None => (&[], &[]),
+        }
+    }
+
+    /// The rows that a seek is for, from the first on: where they start and end.
+    fn position(&self, key_columns: usize, seek: &Seek) -> (usize, usize) {
+        let (key, rest) = seek.split(key_columns);
+        let order = |(k, v): (&[u8], &[u8])| match key {
+            None => against(k, rest),
+            Some(key) => k.cmp(key).then_with(|| against(v, rest)),
+        };
+        let before = |at: usize| {
+            let (k, v) = self.row(at);
+            match &seek.low {
+                Some((low, excluded)) if key.is_none() => before_low(k, rest, low, *excluded),
+                Some((low, excluded)) if key == Some(k) => before_low(v, rest, low, *excluded),
+                _ => order((k, v)) == Ordering::Less,
+            }
+        };
+        let start = partition(0, self.0.len(), before);
+        let end = partition(start, self.0.len(), |at| {
+            order(self.row(at)) == Ordering::Equal
+        });
+        (start, end)
+    }
+}
+
+/// An arrangement as it stood at some moment.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// What is in its trace.
+    pub batches: Batches,
+    /// What is not yet.
+    pub recent: Rc<Recent>,
 }
 
 /// What to look for in an arrangement: rows whose bytes (key, then value) start with `prefix`,
@@ -30,7 +110,29 @@ pub struct Seek {
     pub high: Option<(Vec<u8>, bool)>,
 }
 
-/// One batch's part of a scan.
+impl Seek {
+    /// The part of the prefix that is a whole key, if it has one, and the rest.
+    fn split(&self, key_columns: usize) -> (Option<&[u8]>, &[u8]) {
+        let prefix = self.prefix.as_slice();
+        if self.columns < key_columns {
+            return (None, prefix);
+        }
+        let mut at = 0;
+        for _ in 0..key_columns {
+            at += crate::packed::skip(prefix.get(at..).unwrap_or_default());
+        }
+        let (key, rest) = prefix.split_at(at.min(prefix.len()));
+        (Some(key), rest)
+    }
+}
+
+/// The place of what is in no batch among the parts of a scan.
+const RECENT: usize = usize::MAX;
+
+/// A row: which batch, the place of its key, the place of its value.
+type Place = (usize, usize, usize);
+
+/// One batch's part of a scan. Of what is in no batch, `key` and `key_end` count rows.
 struct Part {
     batch: usize,
     key: usize,
@@ -39,21 +141,21 @@ struct Part {
     val_end: usize,
 }
 
-/// Merges the rows of all batches of a snapshot: in order, each once, those that add up to nothing left out.
+/// Merges the rows of a snapshot: in order, each once, those that add up to nothing left out.
 pub struct Scan {
-    batches: Snapshot,
+    snapshot: Snapshot,
     parts: Vec<Part>,
     key_columns: usize,
     seek: Seek,
-    /// The row last returned: batch, key, value.
-    at: (usize, usize, usize),
+    /// The row last returned.
+    at: Place,
 }
 
 impl Scan {
     /// An empty scan, to be reused by [`Scan::start`].
     pub fn new() -> Scan {
         Scan {
-            batches: Rc::default(),
+            snapshot: Snapshot::default(),
             parts: Vec::new(),
             key_columns: 0,
             seek: Seek::default(),
@@ -67,21 +169,31 @@ impl Scan {
     }
 
     /// Starts over on an arrangement whose key has `key_columns` columns, with the seek set before.
-    pub fn start(&mut self, batches: &Snapshot, key_columns: usize) {
+    pub fn start(&mut self, snapshot: Snapshot, key_columns: usize) {
         self.parts.clear();
-        self.batches = Rc::clone(batches);
         self.key_columns = key_columns;
-        for (at, batch) in batches.iter().enumerate() {
+        for (at, batch) in snapshot.batches.iter().enumerate() {
             if let Some(part) = position(batch, at, key_columns, &self.seek) {
                 self.parts.push(part);
             }
+        }
+        self.snapshot = snapshot;
+        let (start, end) = self.snapshot.recent.position(key_columns, &self.seek);
+        if start < end && self.within((RECENT, start, 0)) {
+            self.parts.push(Part {
+                batch: RECENT,
+                key: start,
+                key_end: end,
+                val: 0,
+                val_end: 0,
+            });
         }
     }
 
     /// Lets go of the batches.
     pub fn finish(&mut self) {
         self.parts.clear();
-        self.batches = Rc::default();
+        self.snapshot = Snapshot::default();
     }
 
     /// Steps to the next row; false at the end.
@@ -132,20 +244,21 @@ impl Scan {
         self.parts_of(self.at)
     }
 
-    fn parts_of(&self, (batch, key, val): (usize, usize, usize)) -> (&[u8], &[u8]) {
-        match self.batches.get(batch) {
+    fn parts_of(&self, (batch, key, val): Place) -> (&[u8], &[u8]) {
+        match self.snapshot.batches.get(batch) {
             Some(b) => (b.storage.keys.index(key), b.storage.vals.get_abs(val)),
-            None => (&[], &[]),
+            None => self.snapshot.recent.row(key),
         }
     }
 
-    fn compare(&self, a: (usize, usize, usize), b: (usize, usize, usize)) -> Ordering {
+    fn compare(&self, a: Place, b: Place) -> Ordering {
         self.parts_of(a).cmp(&self.parts_of(b))
     }
 
-    fn multiplicity(&self, (batch, _, val): (usize, usize, usize)) -> isize {
-        let Some(b) = self.batches.get(batch) else {
-            return 0;
+    fn multiplicity(&self, (batch, key, val): Place) -> Diff {
+        let Some(b) = self.snapshot.batches.get(batch) else {
+            let recent = self.snapshot.recent.0.get(key);
+            return recent.map_or(0, |(_, diff)| *diff);
         };
         let (low, high) = b.storage.upds.bounds(val);
         (low..high).map(|i| *b.storage.upds.get_abs(i).1).sum()
@@ -156,18 +269,23 @@ impl Scan {
         let Some(part) = self.parts.get_mut(at) else {
             return false;
         };
-        let Some(batch) = self.batches.get(part.batch) else {
-            return false;
-        };
         part.val += 1;
         if part.val >= part.val_end {
             part.key += 1;
             if part.key >= part.key_end {
                 return false;
             }
-            (part.val, part.val_end) = batch.storage.vals.bounds(part.key);
+            if let Some(batch) = self.snapshot.batches.get(part.batch) {
+                (part.val, part.val_end) = batch.storage.vals.bounds(part.key);
+            }
         }
-        self.seek.high.is_none() || within(batch, part.key, part.val, self.key_columns, &self.seek)
+        let place = (part.batch, part.key, part.val);
+        self.within(place)
+    }
+
+    /// Is this row, which has the prefix, at or below the upper bound?
+    fn within(&self, place: Place) -> bool {
+        self.seek.high.is_none() || within(self.parts_of(place), self.key_columns, &self.seek)
     }
 }
 
@@ -206,7 +324,15 @@ fn position(batch: &Batch<Tick>, at: usize, key_columns: usize, seek: &Seek) -> 
         position_vals(batch, at, key_columns, seek)
     }
     .filter(|p| p.key < p.key_end && p.val < p.val_end)
-    .filter(|p| seek.high.is_none() || within(batch, p.key, p.val, key_columns, seek))
+    .filter(|p| {
+        let row = || {
+            (
+                batch.storage.keys.index(p.key),
+                batch.storage.vals.get_abs(p.val),
+            )
+        };
+        seek.high.is_none() || within(row(), key_columns, seek)
+    })
 }
 
 /// The prefix and the range lie within the key.
@@ -253,11 +379,8 @@ fn position_keys(batch: &Batch<Tick>, at: usize, seek: &Seek) -> Option<Part> {
 /// The prefix fixes the key; what is left of it and the range lie within the value.
 fn position_vals(batch: &Batch<Tick>, at: usize, key_columns: usize, seek: &Seek) -> Option<Part> {
     let keys = &batch.storage.keys;
-    let mut split = 0;
-    for _ in 0..key_columns {
-        split += crate::packed::skip(seek.prefix.as_slice().get(split..).unwrap_or_default());
-    }
-    let (key, rest) = seek.prefix.split_at(split.min(seek.prefix.len()));
+    let (key, rest) = seek.split(key_columns);
+    let key = key?;
     let k = partition(0, keys.len(), |k| keys.index(k) < key);
     if k >= keys.len() || keys.index(k) != key {
         return None;
@@ -302,19 +425,14 @@ fn before_low(row: &[u8], prefix: &[u8], low: &[u8], excluded: bool) -> bool {
 }
 
 /// Is this row, which has the prefix, at or below `high`?
-fn within(batch: &Batch<Tick>, key: usize, val: usize, key_columns: usize, seek: &Seek) -> bool {
+fn within((key, val): (&[u8], &[u8]), key_columns: usize, seek: &Seek) -> bool {
     let Some((high, excluded)) = &seek.high else {
         return true;
     };
     let next = if seek.columns < key_columns {
-        batch.storage.keys.index(key).get(seek.prefix.len()..)
+        key.get(seek.prefix.len()..)
     } else {
-        let key_len = batch.storage.keys.index(key).len();
-        batch
-            .storage
-            .vals
-            .get_abs(val)
-            .get(seek.prefix.len().saturating_sub(key_len)..)
+        val.get(seek.prefix.len().saturating_sub(key.len())..)
     };
     match against(next.unwrap_or_default(), high) {
         Ordering::Less => true,

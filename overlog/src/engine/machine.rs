@@ -351,7 +351,7 @@ impl Machine {
                 seek.low = bound(&range.low);
                 seek.high = bound(&range.high);
                 scan.start(
-                    &world.snapshot(*index),
+                    world.snapshot(*index),
                     world.indexes().get(*index).key_columns,
                 );
                 Iter::Scan(scan)

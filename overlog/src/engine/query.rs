@@ -1,7 +1,7 @@
 //! Queries on the state as it stands, and snapshots of tables: read in parts between runs.
 
 use crate::engine::events::EventRows;
-use crate::engine::index::{Scan, Snapshot as Batches};
+use crate::engine::index::{Scan, Snapshot as Stored};
 use crate::engine::lazy::{self, HeadPlan, HeadRows, LazyViews};
 use crate::engine::machine::{Machine, Stop, World};
 use crate::engine::plan::{self, Body, IndexId, Indexes, Planner};
@@ -49,7 +49,7 @@ pub enum Progress {
 struct Frozen {
     program: Arc<Program>,
     indexes: Rc<Indexes>,
-    snapshots: Vec<Batches>,
+    snapshots: Vec<Stored>,
     functions: Vec<Function>,
     views: LazyViews,
     steps: Cell<u64>,
@@ -57,7 +57,7 @@ struct Frozen {
 }
 
 impl World for Frozen {
-    fn snapshot(&self, index: IndexId) -> Batches {
+    fn snapshot(&self, index: IndexId) -> Stored {
         self.snapshots.get(index.0).cloned().unwrap_or_default()
     }
 
@@ -226,7 +226,7 @@ pub fn reads_through(program: &Program, body: &[Term]) -> BTreeSet<RelId> {
 
 /// Rows of some tables at some moment, to be read in parts.
 pub struct Snapshot {
-    parts: Vec<(RelId, Batches, usize, Vec<usize>)>,
+    parts: Vec<(RelId, Stored, usize, Vec<usize>)>,
     scan: Scan,
     open: bool,
 }
@@ -256,7 +256,7 @@ impl Snapshot {
         loop {
             let (rel, batches, key_columns, order) = self.parts.last()?;
             if !self.open {
-                self.scan.start(batches, *key_columns);
+                self.scan.start(batches.clone(), *key_columns);
                 self.open = true;
             }
             let mut rows = Vec::new();

@@ -2,7 +2,7 @@
 
 use crate::api::RunError;
 use crate::engine::events::EventRows;
-use crate::engine::index::{self, Scan, Snapshot};
+use crate::engine::index::{self, Batches, Recent, Scan, Snapshot};
 use crate::engine::lazy::{self, LazyViews};
 use crate::engine::machine::{Stop, World};
 use crate::engine::plan::{self, IndexDef, IndexId, Indexes};
@@ -25,10 +25,6 @@ use timely::worker::Worker;
 /// Steps of the worker after which a view is taken to run away.
 const MAX_WORKER_STEPS: u64 = 1_000_000;
 
-/// Changes after which views that lag are brought up to date: what they have not taken yet cannot be
-/// merged in their tables' traces, and so slows down lookups.
-const MAX_LAG: u32 = 32;
-
 /// For each table: the tables that must advance with it, and the views that must follow.
 type Downstream = BTreeMap<RelId, (BTreeSet<RelId>, BTreeSet<usize>)>;
 
@@ -48,13 +44,14 @@ pub struct State {
     at_once: Downstream,
     /// Kept views that may lag behind their tables until they are read.
     lagging: BTreeSet<RelId>,
-    /// The tables of such views.
-    followed_late: BTreeSet<RelId>,
-    /// Tables that changed since lagging views were brought up to date, and how often.
+    /// Tables with recent changes, which no view has seen.
     behind: BTreeSet<RelId>,
-    lag: u32,
     traces: BTreeMap<IndexId, RowTrace<Tick>>,
-    snapshots: RefCell<Vec<Option<Snapshot>>>,
+    /// For each arrangement: what its trace has, once asked for, and what it has not yet.
+    batches: RefCell<Vec<Option<Batches>>>,
+    recent: Vec<Rc<Recent>>,
+    /// So many recent changes of an arrangement become a batch.
+    recent_rows: usize,
     sink: Sink,
     now: Tick,
     /// Views that ran away, with the reason.
@@ -80,6 +77,7 @@ impl State {
         indexes: Indexes,
         event_indexes: &BTreeMap<RelId, Vec<Vec<usize>>>,
         noted: &BTreeMap<RelId, Vec<usize>>,
+        recent_rows: usize,
     ) -> Result<State, RunError> {
         let mut worker = Worker::new(
             timely::WorkerConfig::default(),
@@ -112,20 +110,21 @@ impl State {
                 )
             })
             .collect();
-        let snapshots = RefCell::new(vec![None; indexes.len()]);
+        let batches = RefCell::new(vec![None; indexes.len()]);
+        let recent = vec![Rc::default(); indexes.len()];
         let mut state = State {
             indexes: Rc::new(indexes),
             worker,
             tables,
             views,
-            followed_late: differing(&downstream, &at_once),
             downstream,
             at_once,
             lagging,
             behind: BTreeSet::new(),
-            lag: 0,
             traces,
-            snapshots,
+            batches,
+            recent,
+            recent_rows,
             sink,
             now: 0,
             off: BTreeMap::new(),
@@ -164,47 +163,45 @@ impl State {
         self.step(&all, &views);
     }
 
-    /// Changes tables, and brings what depends on them up to date, or notes that it lags. A view that
+    /// Changes tables, and brings the views up to date whose changes somebody looks at. A view that
     /// runs away is off from now on.
     pub fn change(&mut self, deltas: &[Delta]) {
-        if deltas.is_empty() {
-            return;
+        let mut changed = BTreeSet::new();
+        for (rel, row, came) in deltas {
+            changed.insert(*rel);
+            if let Some(table) = self.tables.get_mut(rel) {
+                table.send(row.clone(), if *came { 1 } else { -1 });
+            }
         }
         let mut tables = BTreeSet::new();
         let mut views = BTreeSet::new();
-        let mut late = false;
-        let mut last = None;
-        for (rel, row, came) in deltas {
-            if last != Some(*rel) {
-                last = Some(*rel);
-                tables.insert(*rel);
-                if let Some((with, follow)) = self.at_once.get(rel) {
-                    tables.extend(with);
-                    views.extend(follow);
-                }
-                if self.followed_late.contains(rel) {
-                    self.behind.insert(*rel);
-                    late = true;
-                }
-                self.touched.insert(*rel);
+        let mut many = false;
+        for rel in &changed {
+            if let Some(table) = self.tables.get_mut(rel) {
+                many |= table.keep(&mut self.recent) >= self.recent_rows;
             }
-            if let Some(flow) = self.tables.get_mut(rel) {
-                flow.send(row.clone(), if *came { 1 } else { -1 });
+            if let Some((with, follow)) = self.at_once.get(rel)
+                && !follow.is_empty()
+            {
+                tables.extend(with);
+                views.extend(follow);
             }
         }
-        self.step(&tables, &views);
-        self.lag += u32::from(late);
-        if self.lag >= MAX_LAG {
+        self.touched.extend(&changed);
+        self.behind.extend(changed);
+        if !views.is_empty() {
+            self.step(&tables, &views);
+        }
+        if many {
             self.catch_up();
         }
     }
 
-    /// Brings the views that lag up to date with their tables.
+    /// Brings traces, and the views that lag, up to date with the tables.
     pub fn catch_up(&mut self) {
         if self.behind.is_empty() {
             return;
         }
-        self.lag = 0;
         let mut tables = BTreeSet::new();
         let mut views = BTreeSet::new();
         for rel in std::mem::take(&mut self.behind) {
@@ -225,8 +222,8 @@ impl State {
         self.now += 1;
         let now = self.now;
         for rel in tables {
-            if let Some(flow) = self.tables.get_mut(rel) {
-                flow.advance(now);
+            if let Some(table) = self.tables.get_mut(rel) {
+                table.advance(now, &mut self.recent);
             }
         }
         let mut steps = 0;
@@ -284,10 +281,10 @@ impl State {
             .iter()
             .filter_map(|v| self.views.get(*v))
             .flat_map(|f| f.members.iter());
-        let mut snapshots = self.snapshots.borrow_mut();
+        let mut batches = self.batches.borrow_mut();
         for rel in tables.iter().chain(members) {
             for id in self.indexes.of(*rel) {
-                if let Some(slot) = snapshots.get_mut(id.0) {
+                if let Some(slot) = batches.get_mut(id.0) {
                     *slot = None;
                 }
                 if let Some(trace) = self.traces.get_mut(id) {
@@ -376,7 +373,7 @@ impl State {
         seek.columns = self.program.relation(rel).keys.len();
         seek.low = None;
         seek.high = None;
-        scan.start(&self.snapshot(id), def.key_columns);
+        scan.start(self.snapshot(id), def.key_columns);
         let found = scan.advance().then(|| {
             let (k, v) = scan.row();
             restore_order(k, v, &def.order)
@@ -388,7 +385,7 @@ impl State {
     /// All rows of a table or view, sorted.
     pub fn rows_of(&self, rel: RelId) -> Vec<Row> {
         let mut rows = match self.indexes.of(rel).first() {
-            Some(id) => all_rows(&self.snapshot(*id), self.indexes.get(*id)),
+            Some(id) => all_rows(self.snapshot(*id), self.indexes.get(*id)),
             None if self.program.relation(rel).is_view() => {
                 let width = self.program.relation(rel).columns.len();
                 self.set_limit(u64::MAX);
@@ -422,7 +419,8 @@ impl State {
         for rel in &made {
             indexes.add_primary(*rel, program.relation(*rel));
         }
-        self.snapshots.borrow_mut().resize(indexes.len(), None);
+        self.batches.borrow_mut().resize(indexes.len(), None);
+        self.recent.resize(indexes.len(), Rc::default());
         let before = self.views.len();
         for (members, recursive) in watch::components(&program, &made) {
             let flow = ViewFlow::install(
@@ -479,7 +477,6 @@ impl State {
         let ids = || self.tables.keys().copied();
         self.at_once = downstream(&self.program, &self.views, at_once, ids());
         self.downstream = downstream(&self.program, &self.views, |_| true, ids());
-        self.followed_late = differing(&self.downstream, &self.at_once);
     }
 
     /// Why a view cannot be read.
@@ -489,9 +486,9 @@ impl State {
 }
 
 /// All rows of an arrangement, in its order.
-pub fn all_rows(batches: &Snapshot, def: &IndexDef) -> Vec<Row> {
+pub fn all_rows(snapshot: Snapshot, def: &IndexDef) -> Vec<Row> {
     let mut scan = Scan::new();
-    scan.start(batches, def.key_columns);
+    scan.start(snapshot, def.key_columns);
     let mut rows = Vec::new();
     while scan.advance() {
         let (k, v) = scan.row();
@@ -527,12 +524,6 @@ fn install_views(
         flows.push(flow);
     }
     Ok(flows)
-}
-
-/// The tables that more follow than at once.
-fn differing(all: &Downstream, at_once: &Downstream) -> BTreeSet<RelId> {
-    let late = |(rel, follow): (&RelId, _)| (Some(follow) != at_once.get(rel)).then_some(*rel);
-    all.iter().filter_map(late).collect()
 }
 
 fn lags(flow: &ViewFlow, lagging: &BTreeSet<RelId>) -> bool {
@@ -595,20 +586,15 @@ fn downstream(
 
 impl World for State {
     fn snapshot(&self, id: IndexId) -> Snapshot {
-        let mut cache = self.snapshots.borrow_mut();
-        let Some(slot) = cache.get_mut(id.0) else {
-            return Rc::default();
-        };
-        if let Some(taken) = slot {
-            return Rc::clone(taken);
+        let mut taken = self.batches.borrow_mut();
+        let batches = taken.get_mut(id.0).map(|slot| {
+            let take = || self.traces.get(&id).map(index::batches);
+            Rc::clone(slot.get_or_insert_with(|| take().unwrap_or_default()))
+        });
+        Snapshot {
+            batches: batches.unwrap_or_default(),
+            recent: self.recent.get(id.0).cloned().unwrap_or_default(),
         }
-        let taken = self
-            .traces
-            .get(&id)
-            .map(index::snapshot)
-            .unwrap_or_default();
-        *slot = Some(Rc::clone(&taken));
-        taken
     }
 
     fn indexes(&self) -> &Indexes {

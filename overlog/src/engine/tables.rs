@@ -1,5 +1,6 @@
 //! Tables: an arrangement for each column order that rules use, which the dataflows of views import.
 
+use crate::engine::index::Recent;
 use crate::engine::plan::{IndexDef, IndexId, Indexes};
 use crate::engine::spine::{
     Diff, RowArranged, RowBatcher, RowBuilder, RowSpine, RowTrace, Tick, Update,
@@ -7,7 +8,6 @@ use crate::engine::spine::{
 use crate::ir::{RelId, Relation, Type};
 use crate::packed::{self, Row};
 use differential_dataflow::batcher::merge::{MergeBatcher, Sealer};
-use differential_dataflow::consolidation::consolidate_updates;
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::lattice::Lattice;
 use differential_dataflow::operators::arrange::TraceWriter;
@@ -28,12 +28,14 @@ pub type Rows<'scope, T> = VecCollection<'scope, T, Row, Diff>;
 /// An operator that arranges would give the same batches, at the price of its dataflow's progress
 /// tracking for each table in each tick.
 struct Arrangement {
+    id: IndexId,
     order: Vec<usize>,
     key_columns: usize,
     writer: TraceWriter<RowSpine<Tick>>,
 }
 
-/// A table: an arrangement for each column order that rules use.
+/// A table: an arrangement for each column order that rules use. A batch for each tick would cost more
+/// than all the rest of a small tick, so changes are kept by until they are many or a view needs them.
 pub struct TableWriter {
     arrangements: Vec<Arrangement>,
     changes: Vec<(Row, Diff)>,
@@ -51,6 +53,7 @@ impl TableWriter {
             let (trace, writer) = RowTrace::new(RowSpine::new(info(), None, None), info(), None);
             traces.insert(*id, trace);
             arrangements.push(Arrangement {
+                id: *id,
                 order: def.order.clone(),
                 key_columns: def.key_columns,
                 writer,
@@ -64,36 +67,49 @@ impl TableWriter {
         (flow, traces)
     }
 
-    /// Gives a change, for the next time.
+    /// Gives a change, for the next [`TableWriter::keep`].
     pub fn send(&mut self, row: Row, diff: Diff) {
         self.changes.push((row, diff));
     }
 
-    /// Brings the arrangements up to `now`: what was sent happened just before.
-    pub fn advance(&mut self, now: Tick) {
+    /// Adds what was sent to the recent changes of its arrangements, and gives how many an
+    /// arrangement then has.
+    pub fn keep(&mut self, recent: &mut [Rc<Recent>]) -> usize {
+        let mut most = 0;
+        for arrangement in &self.arrangements {
+            if let Some(recent) = recent.get_mut(arrangement.id.0) {
+                let pairs = self.changes.iter().map(|(row, diff)| {
+                    let pair = permute(row, &arrangement.order, arrangement.key_columns);
+                    (pair, *diff)
+                });
+                let recent = Rc::make_mut(recent);
+                recent.extend(pairs);
+                most = most.max(recent.rows());
+            }
+        }
+        self.changes.clear();
+        most
+    }
+
+    /// Brings the traces up to `now`: recent changes happened just before.
+    pub fn advance(&mut self, now: Tick, recent: &mut [Rc<Recent>]) {
         if self.now >= now {
             return;
         }
-        let changes = std::mem::take(&mut self.changes);
-        let time = now - 1;
         for arrangement in &mut self.arrangements {
-            arrangement.advance(&changes, time, self.now, now);
+            if let Some(recent) = recent.get_mut(arrangement.id.0) {
+                arrangement.advance(Rc::make_mut(recent).take(), self.now, now);
+            }
         }
         self.now = now;
     }
 }
 
 impl Arrangement {
-    fn advance(&mut self, changes: &[(Row, Diff)], time: Tick, from: Tick, to: Tick) {
+    fn advance(&mut self, changes: Vec<((Row, Row), Diff)>, from: Tick, to: Tick) {
         let (lower, upper) = (Antichain::from_elem(from), Antichain::from_elem(to));
-        let mut updates: Vec<Update<Tick>> = changes
-            .iter()
-            .map(|(row, diff)| {
-                let pair = permute(row, &self.order, self.key_columns);
-                (pair, time, *diff)
-            })
-            .collect();
-        consolidate_updates(&mut updates);
+        let time = to - 1;
+        let updates: Vec<Update<Tick>> = changes.into_iter().map(|(p, d)| (p, time, d)).collect();
         match RowBuilder::seal(&mut vec![updates]) {
             Some(batch) => {
                 let since = Antichain::from_elem(Tick::minimum());

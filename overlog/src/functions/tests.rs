@@ -242,7 +242,7 @@ fn fast_forms_are_the_ordinary_ones() {
         Value::float(1.0),
         Value::str(""),
         Value::str("a\0b"),
-        Value::bytes(b"ab".to_vec()),
+        Value::bytes(b"ab"),
         list(&[]),
         list(&[int(2)]),
         list(&[Value::str("a\0b"), list(&[int(0), int(2)]), int(-1)]),
@@ -254,7 +254,10 @@ fn fast_forms_are_the_ordinary_ones() {
         for n in 0..values.len().pow(u32::try_from(arity).unwrap()) {
             let pick = |at: u32| values[n / values.len().pow(at) % values.len()].clone();
             let args: Vec<Value> = (0..u32::try_from(arity).unwrap()).map(pick).collect();
-            let row: Vec<Row> = args.iter().map(|v| Row::new(&[v.clone()])).collect();
+            let row: Vec<Row> = args
+                .iter()
+                .map(|v| Row::new(std::slice::from_ref(v)))
+                .collect();
             let packed: Vec<Ev<'_>> = row.iter().map(|r| Ev::Ref(r.as_bytes())).collect();
             let Some(result) = fast(&packed) else {
                 continue;
