@@ -67,28 +67,16 @@ impl RowBuf {
     }
 }
 
-/// The values that a column of the tick's rows has, while they are few: a rule that asks for others need not run.
+/// The different values that a column of the tick's rows has, while they are few.
 struct Distinct {
     column: usize,
-    values: Vec<Vec<u8>>,
+    /// A row with each of them.
+    rows: Vec<u32>,
     many: bool,
 }
 
 /// More different values than this are not told apart.
 const FEW: usize = 16;
-
-impl Distinct {
-    fn add(&mut self, value: &[u8]) {
-        if self.many || self.values.iter().any(|v| v == value) {
-            return;
-        }
-        if self.values.len() < FEW {
-            self.values.push(value.to_vec());
-        } else {
-            self.many = true;
-        }
-    }
-}
 
 /// Rows of one event with some columns' values.
 struct HashIndex {
@@ -124,7 +112,7 @@ impl EventRows {
                 .iter()
                 .map(|c| Distinct {
                     column: *c,
-                    values: Vec::new(),
+                    rows: Vec::new(),
                     many: false,
                 })
                 .collect(),
@@ -174,9 +162,16 @@ impl EventRows {
         for index in &mut self.indexes {
             index.add(row, ends, at, &self.hasher);
         }
-        for distinct in &mut self.distinct {
-            distinct.add(value(row, ends, distinct.column));
+        let mut all = std::mem::take(&mut self.distinct);
+        for distinct in all.iter_mut().filter(|d| !d.many) {
+            let new = value(row, ends, distinct.column);
+            let old = |at: &u32| self.columns(*at as usize).get(distinct.column);
+            if !distinct.rows.iter().any(|at| old(at) == new) {
+                distinct.many = distinct.rows.len() == FEW;
+                distinct.rows.push(at);
+            }
         }
+        self.distinct = all;
         true
     }
 
@@ -190,11 +185,13 @@ impl EventRows {
         }
     }
 
-    /// False if no row has one of these values in the column that is noted at `at`.
-    pub fn may_have(&self, at: usize, values: &[Vec<u8>]) -> bool {
-        self.distinct
-            .get(at)
-            .is_none_or(|d| d.many || values.iter().any(|v| d.values.contains(v)))
+    /// False if no row has a value that is wanted in the column that is noted at `at`.
+    pub fn may_have(&self, at: usize, wanted: impl Fn(&[u8]) -> bool) -> bool {
+        let Some(distinct) = self.distinct.get(at).filter(|d| !d.many) else {
+            return true;
+        };
+        let value = |row: &u32| self.columns(*row as usize).get(distinct.column);
+        distinct.rows.iter().any(|row| wanted(value(row)))
     }
 
     /// Is the row there?
@@ -230,7 +227,7 @@ impl EventRows {
         self.ends.clear();
         self.set.clear();
         for distinct in &mut self.distinct {
-            distinct.values.clear();
+            distinct.rows.clear();
             distinct.many = false;
         }
         for index in &mut self.indexes {

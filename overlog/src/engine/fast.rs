@@ -30,15 +30,32 @@ fn list<'e>(value: &'e Ev<'_>) -> Option<&'e [u8]> {
     value.packed().filter(|b| packed::is_list(b))
 }
 
+/// The bytes of a string that has no zero byte: as they are.
+fn plain<'e>(value: &'e Ev<'_>) -> Option<&'e [u8]> {
+    let (&tag, rest) = value.packed()?.split_first()?;
+    let text = rest.get(..rest.len().checked_sub(2)?)?;
+    (tag == packed::STR && !text.contains(&0)).then_some(text)
+}
+
 fn contains<'a>(args: &[Ev<'a>]) -> Option<Ev<'a>> {
     let [l, x] = args else { return None };
-    let l = list(l)?;
+    let Some(l) = list(l) else {
+        let (text, part) = (plain(l)?, x.packed()?);
+        let part = part.strip_prefix(&[packed::STR])?;
+        let part = part.get(..part.len().checked_sub(2)?)?;
+        // A packed zero byte is two bytes, which are not both in the text.
+        return (!part.is_empty())
+            .then(|| Ev::Bool(text.windows(part.len()).any(|window| window == part)));
+    };
     Some(Ev::Bool(x.with(|x| packed::list_items(l).any(|i| i == x))))
 }
 
 fn size<'a>(args: &[Ev<'a>]) -> Option<Ev<'a>> {
     let [l] = args else { return None };
-    let n = packed::list_items(list(l)?).count();
+    let n = match list(l) {
+        Some(l) => packed::list_items(l).count(),
+        None => plain(l)?.len(),
+    };
     Some(Ev::Int(i64::try_from(n).ok()?))
 }
 

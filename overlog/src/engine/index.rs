@@ -1,11 +1,15 @@
 //! Reading arrangements outside of dataflows: rows by prefix, in order, as they stand.
 
+use crate::engine::plan::IndexId;
 use crate::engine::spine::{Batch, Diff, RowTrace, Tick};
 use crate::packed::Row;
 use differential_dataflow::consolidation::consolidate;
 use differential_dataflow::trace::TraceReader;
 use differential_dataflow::trace::implementations::BatchContainer;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::hash::BuildHasher;
 use std::rc::Rc;
 
 /// The batches of a trace.
@@ -132,7 +136,82 @@ const RECENT: usize = usize::MAX;
 /// A row: which batch, the place of its key, the place of its value.
 type Place = (usize, usize, usize);
 
+/// Where the seeks of a tick led: many rules look at the same rows.
+#[derive(Default)]
+pub struct Places {
+    table: HashTable<u32>,
+    known: Vec<Known>,
+    prefixes: Vec<u8>,
+    parts: Vec<Part>,
+    hasher: DefaultHashBuilder,
+}
+
+struct Known {
+    hash: u64,
+    index: IndexId,
+    columns: usize,
+    /// Where its prefix and its parts end; they start where those before end.
+    prefix_end: usize,
+    parts_end: usize,
+}
+
+impl Places {
+    /// Forgets all: arrangements changed.
+    pub fn clear(&mut self) {
+        self.table.clear();
+        self.known.clear();
+        self.prefixes.clear();
+        self.parts.clear();
+    }
+
+    fn ends_before(&self, at: usize) -> (usize, usize) {
+        let before = at.checked_sub(1).and_then(|b| self.known.get(b));
+        before.map_or((0, 0), |k| (k.prefix_end, k.parts_end))
+    }
+
+    fn is(&self, at: u32, index: IndexId, seek: &Seek) -> bool {
+        let at = at as usize;
+        let (start, _) = self.ends_before(at);
+        self.known.get(at).is_some_and(|k| {
+            k.index == index
+                && k.columns == seek.columns
+                && self.prefixes.as_slice().get(start..k.prefix_end) == Some(seek.prefix.as_slice())
+        })
+    }
+
+    fn get(&self, hash: u64, index: IndexId, seek: &Seek) -> Option<&[Part]> {
+        let at = *self.table.find(hash, |at| self.is(*at, index, seek))? as usize;
+        let (_, start) = self.ends_before(at);
+        self.parts
+            .as_slice()
+            .get(start..self.known.get(at)?.parts_end)
+    }
+
+    fn put(&mut self, hash: u64, index: IndexId, seek: &Seek, parts: &[Part]) {
+        let Ok(at) = u32::try_from(self.known.len()) else {
+            return;
+        };
+        self.prefixes.extend_from_slice(&seek.prefix);
+        self.parts.extend_from_slice(parts);
+        self.known.push(Known {
+            hash,
+            index,
+            columns: seek.columns,
+            prefix_end: self.prefixes.len(),
+            parts_end: self.parts.len(),
+        });
+        let known = &self.known;
+        self.table
+            .insert_unique(hash, at, |at| known.get(*at as usize).map_or(0, |k| k.hash));
+    }
+
+    fn hash(&self, index: IndexId, prefix: &[u8]) -> u64 {
+        self.hasher.hash_one((index.0, prefix))
+    }
+}
+
 /// One batch's part of a scan. Of what is in no batch, `key` and `key_end` count rows.
+#[derive(Clone, Copy)]
 struct Part {
     batch: usize,
     key: usize,
@@ -188,6 +267,31 @@ impl Scan {
                 val_end: 0,
             });
         }
+    }
+
+    /// The same, if it is not known from before in this tick where the seek leads.
+    pub fn start_once(
+        &mut self,
+        snapshot: Snapshot,
+        key_columns: usize,
+        index: IndexId,
+        places: &RefCell<Places>,
+    ) {
+        if self.seek.low.is_some() || self.seek.high.is_some() {
+            self.start(snapshot, key_columns);
+            return;
+        }
+        let mut places = places.borrow_mut();
+        let hash = places.hash(index, &self.seek.prefix);
+        if let Some(parts) = places.get(hash, index, &self.seek) {
+            self.parts.clear();
+            self.parts.extend_from_slice(parts);
+            self.key_columns = key_columns;
+            self.snapshot = snapshot;
+            return;
+        }
+        self.start(snapshot, key_columns);
+        places.put(hash, index, &self.seek, &self.parts);
     }
 
     /// Lets go of the batches.

@@ -6,13 +6,13 @@
 use crate::engine::agg::Acc;
 use crate::engine::eval::{Slots, eval, test, undefined};
 use crate::engine::events::{Columns, EventRows};
-use crate::engine::index::{Scan, Snapshot};
+use crate::engine::index::{Places, Scan, Snapshot};
 use crate::engine::plan::{Body, Col, IndexId, Indexes, Operand, Source, Step};
 use crate::functions::Function;
 use crate::ir::{Aggregate, RelId};
 use crate::packed;
 use crate::packed::Row;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// Why a body stopped before its end.
@@ -28,6 +28,10 @@ pub enum Stop {
 pub trait World {
     /// The batches of an arrangement.
     fn snapshot(&self, index: IndexId) -> Snapshot;
+    /// Where seeks led before, if they may lead there again.
+    fn places(&self) -> Option<&RefCell<Places>> {
+        None
+    }
     /// The arrangements.
     fn indexes(&self) -> &Indexes;
     /// The events of this tick.
@@ -350,10 +354,13 @@ impl Machine {
                 };
                 seek.low = bound(&range.low);
                 seek.high = bound(&range.high);
-                scan.start(
-                    world.snapshot(*index),
-                    world.indexes().get(*index).key_columns,
-                );
+                let key_columns = world.indexes().get(*index).key_columns;
+                match world.places() {
+                    Some(places) => {
+                        scan.start_once(world.snapshot(*index), key_columns, *index, places);
+                    }
+                    None => scan.start(world.snapshot(*index), key_columns),
+                }
                 Iter::Scan(scan)
             }
             Source::Event { rel, by } => {

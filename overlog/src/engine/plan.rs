@@ -3,7 +3,8 @@
 
 use crate::api::RunError;
 use crate::ir::{
-    Action, Aggregate, Arg, Atom, Expr, HeadArg, Program, RelId, RelKind, Rule, RuleId, Term, VarId,
+    Action, Aggregate, Arg, Atom, Expr, HeadArg, Program, RelId, RelKind, Rule, RuleId, Term, Type,
+    VarId,
 };
 use crate::packed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ pub mod lag;
 pub mod order;
 
 pub use graph::Strata;
+pub use guards::Guard;
 pub use indexes::{IndexDef, IndexId, Indexes};
 
 /// A value that is known when a step runs.
@@ -150,17 +152,6 @@ pub struct Driven {
     pub target: Option<Body>,
 }
 
-/// Values that a column of some row of an event must have, or the rule does nothing.
-#[derive(Clone, Debug)]
-pub struct Guard {
-    /// The event.
-    pub rel: RelId,
-    /// Which of its noted columns.
-    pub at: usize,
-    /// One of these, packed.
-    pub values: Vec<Vec<u8>>,
-}
-
 /// A planned event rule.
 #[derive(Clone, Debug)]
 pub struct EventRule {
@@ -178,6 +169,8 @@ pub struct EventRule {
     pub slots: usize,
     /// The head has aggregates.
     pub grouped: bool,
+    /// For each column of the head: what it gets is known to have its type.
+    pub unchecked: Vec<bool>,
 }
 
 /// How a rule is planned.
@@ -221,7 +214,8 @@ impl Planner<'_> {
             rule: id,
             drivers,
             events: events.iter().map(|(_, a)| a.rel).collect(),
-            guards: guards::of(self.program, rule, &events, self.noted),
+            guards: guards::of(rule, &events, self.noted),
+            unchecked: unchecked(self.program, rule),
             reads_views: lag::reads_any(rule, self.late),
             slots: slots(rule),
             grouped: rule.head.args.iter().any(|a| matches!(a, HeadArg::Agg(_))),
@@ -428,6 +422,28 @@ pub fn slots(rule: &Rule) -> usize {
         } else {
             0
         }
+}
+
+/// Columns of the head that take a variable which some atom binds from a column of the same type.
+fn unchecked(program: &Program, rule: &Rule) -> Vec<bool> {
+    let bound_as = |var: &VarId, ty: Type| {
+        rule.body.iter().any(|term| match term {
+            Term::Atom(atom) => {
+                let columns = &program.relation(atom.rel).columns;
+                let mut pairs = atom.args.iter().zip(columns);
+                pairs.any(|(arg, c)| matches!(arg, Arg::Var(v) if v == var) && c.ty == ty)
+            }
+            _ => false,
+        })
+    };
+    let columns = &program.relation(rule.head.rel).columns;
+    let pairs = rule.head.args.iter().zip(columns);
+    pairs
+        .map(|(arg, column)| match arg {
+            HeadArg::Expr(Expr::Var(var)) => bound_as(var, column.ty),
+            _ => false,
+        })
+        .collect()
 }
 
 /// `least<N, [X, ..]>` over one arrangement that is scanned in the order of X needs only its first N rows.

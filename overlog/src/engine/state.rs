@@ -2,7 +2,7 @@
 
 use crate::api::RunError;
 use crate::engine::events::EventRows;
-use crate::engine::index::{self, Batches, Recent, Scan, Snapshot};
+use crate::engine::index::{self, Batches, Places, Recent, Scan, Snapshot};
 use crate::engine::lazy::{self, LazyViews};
 use crate::engine::machine::{Stop, World};
 use crate::engine::plan::{self, IndexDef, IndexId, Indexes};
@@ -50,6 +50,7 @@ pub struct State {
     /// For each arrangement: what its trace has, once asked for, and what it has not yet.
     batches: RefCell<Vec<Option<Batches>>>,
     recent: Vec<Rc<Recent>>,
+    places: RefCell<Places>,
     /// So many recent changes of an arrangement become a batch.
     recent_rows: usize,
     sink: Sink,
@@ -124,6 +125,7 @@ impl State {
             traces,
             batches,
             recent,
+            places: RefCell::default(),
             recent_rows,
             sink,
             now: 0,
@@ -166,6 +168,7 @@ impl State {
     /// Changes tables, and brings the views up to date whose changes somebody looks at. A view that
     /// runs away is off from now on.
     pub fn change(&mut self, deltas: &[Delta]) {
+        self.places.get_mut().clear();
         let mut changed = BTreeSet::new();
         for (rel, row, came) in deltas {
             changed.insert(*rel);
@@ -219,6 +222,7 @@ impl State {
 
     /// Advances these tables and views past the current time.
     fn step(&mut self, tables: &BTreeSet<RelId>, views: &BTreeSet<usize>) {
+        self.places.get_mut().clear();
         self.now += 1;
         let now = self.now;
         for rel in tables {
@@ -373,7 +377,7 @@ impl State {
         seek.columns = self.program.relation(rel).keys.len();
         seek.low = None;
         seek.high = None;
-        scan.start(self.snapshot(id), def.key_columns);
+        scan.start_once(self.snapshot(id), def.key_columns, id, &self.places);
         let found = scan.advance().then(|| {
             let (k, v) = scan.row();
             restore_order(k, v, &def.order)
@@ -595,6 +599,10 @@ impl World for State {
             batches: batches.unwrap_or_default(),
             recent: self.recent.get(id.0).cloned().unwrap_or_default(),
         }
+    }
+
+    fn places(&self) -> Option<&RefCell<Places>> {
+        Some(&self.places)
     }
 
     fn indexes(&self) -> &Indexes {

@@ -1,14 +1,55 @@
 //! What tells at a glance that an event rule has nothing to do: `command(Op: "mkdir")`, or
-//! `command(Op: O), contains(["mkdir", "create"], O)`, when the tick has no such command.
+//! `command(Op: O), contains(["mkdir", "create"], O)`, when the tick has no such command. Conditions on one
+//! column are tried on the column's different values, while these are few, instead of on each row.
 
-use crate::engine::plan::Guard;
-use crate::ir::{Arg, Atom, BinaryOp, Expr, Program, RelId, Rule, Term, VarId};
+use crate::engine::eval::{self, Slots};
+use crate::engine::plan::order::expr_vars;
+use crate::functions::Function;
+use crate::ir::{Arg, Atom, Expr, RelId, Rule, Term, VarId};
 use crate::packed;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a column of some row of an event must be like, or the rule does nothing.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// The event.
+    pub rel: RelId,
+    /// Which of its noted columns.
+    pub at: usize,
+    wanted: Wanted,
+}
+
+#[derive(Clone, Debug)]
+enum Wanted {
+    /// This packed value.
+    Value(Vec<u8>),
+    /// These hold of the variable.
+    Tests(VarId, Vec<Expr>),
+}
+
+/// One variable's value.
+struct One<'a>(VarId, &'a [u8]);
+
+impl Slots for One<'_> {
+    fn slot(&self, at: usize) -> &[u8] {
+        if at == self.0.0 as usize { self.1 } else { &[] }
+    }
+}
+
+impl Guard {
+    /// False if a row with this value is none for the rule. What fails is left to the rule.
+    pub fn admits(&self, value: &[u8], functions: &[Function]) -> bool {
+        match &self.wanted {
+            Wanted::Value(wanted) => wanted == value,
+            Wanted::Tests(var, tests) => tests
+                .iter()
+                .all(|t| eval::test(t, &One(*var, value), functions).unwrap_or(true)),
+        }
+    }
+}
 
 /// The guards of a rule's positive events. Notes the columns that they need.
 pub fn of(
-    program: &Program,
     rule: &Rule,
     events: &[(usize, &Atom)],
     noted: &mut BTreeMap<RelId, Vec<usize>>,
@@ -16,7 +57,7 @@ pub fn of(
     let mut guards = Vec::new();
     for (_, atom) in events {
         for (column, arg) in atom.args.iter().enumerate() {
-            let Some(values) = values(program, rule, arg) else {
+            let Some(wanted) = wanted(rule, arg) else {
                 continue;
             };
             let list = noted.entry(atom.rel).or_default();
@@ -27,54 +68,37 @@ pub fn of(
             guards.push(Guard {
                 rel: atom.rel,
                 at,
-                values,
+                wanted,
             });
         }
     }
     guards
 }
 
-fn values(program: &Program, rule: &Rule, arg: &Arg) -> Option<Vec<Vec<u8>>> {
+fn wanted(rule: &Rule, arg: &Arg) -> Option<Wanted> {
     match arg {
         Arg::Any => None,
         Arg::Const(value) => {
             let mut bytes = Vec::new();
             packed::pack(value, &mut bytes);
-            Some(vec![bytes])
+            Some(Wanted::Value(bytes))
         }
-        Arg::Var(var) => rule.body.iter().find_map(|term| match term {
-            Term::Test(test) => tested(program, test, *var),
-            _ => None,
-        }),
+        Arg::Var(var) => {
+            let tests: Vec<Expr> = rule
+                .body
+                .iter()
+                .filter_map(|term| match term {
+                    Term::Test(test) if is_about(test, *var) => Some(test.clone()),
+                    _ => None,
+                })
+                .collect();
+            (!tests.is_empty()).then_some(Wanted::Tests(*var, tests))
+        }
     }
 }
 
-/// The values that a condition leaves to a variable.
-fn tested(program: &Program, test: &Expr, var: VarId) -> Option<Vec<Vec<u8>>> {
-    let is_var = |e: &Expr| matches!(e, Expr::Var(v) if *v == var);
-    match test {
-        Expr::Binary(BinaryOp::Eq, a, b) => match (a.as_ref(), b.as_ref()) {
-            (Expr::Const(c), e) | (e, Expr::Const(c)) if is_var(e) => {
-                Some(vec![c.packed().to_vec()])
-            }
-            _ => None,
-        },
-        Expr::Call(id, args) => {
-            let function = program.functions.get(id.0 as usize)?;
-            match args.as_slice() {
-                // The built-in one, which has a fast form.
-                [Expr::Const(list), e]
-                    if function.name == "contains" && function.fast.is_some() && is_var(e) =>
-                {
-                    packed::is_list(list.packed()).then(|| {
-                        packed::list_items(list.packed())
-                            .map(<[u8]>::to_vec)
-                            .collect()
-                    })
-                }
-                _ => None,
-            }
-        }
-        _ => None,
-    }
+fn is_about(test: &Expr, var: VarId) -> bool {
+    let mut vars = BTreeSet::new();
+    expr_vars(test, &mut vars);
+    vars == BTreeSet::from([var])
 }
