@@ -21,7 +21,11 @@ struct Load {
     seq: u64,
     req: u64,
     acked: u64,
+    renewed: Instant,
 }
+
+/// How often a client says that its session lives.
+const RENEWAL: Duration = Duration::from_secs(3);
 
 #[derive(Clone)]
 enum Ask {
@@ -39,6 +43,7 @@ impl Load {
             seq: 0,
             req: 0,
             acked: 0,
+            renewed: Instant::now(),
         };
         let peer = Peer::Client {
             session: None,
@@ -121,6 +126,12 @@ impl Load {
                 out.push(message);
                 room -= 1;
             }
+            if self.renewed.elapsed() > RENEWAL {
+                self.renewed = Instant::now();
+                out.push(ToNameNode::Renew {
+                    orphans: Vec::new(),
+                });
+            }
             if !out.is_empty() {
                 self.send(&out).await?;
             }
@@ -132,6 +143,8 @@ impl Load {
                         (seq, result)
                     }
                     FromNameNode::ReadAnswered { req, result } => (1 << 40 | req, result),
+                    FromNameNode::Renewed if self.read.buffer().is_empty() => break,
+                    FromNameNode::Renewed => continue,
                     other => bail!("unexpected {other:?}"),
                 };
                 let at = waiting.remove(&id).context("an answer to nothing")?;
