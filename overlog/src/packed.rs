@@ -223,11 +223,19 @@ const MAX_DEPTH: usize = 64;
 
 /// Decodes the first value and gives the rest; `None` if the bytes are no packed value.
 pub fn unpack(bytes: &[u8], depth: usize) -> Option<(Value, &[u8])> {
-    let n = skip(bytes);
-    if n == 0 || n > bytes.len() || depth > MAX_DEPTH {
+    if depth > MAX_DEPTH {
         return None;
     }
-    let (item, rest) = bytes.split_at(n);
+    if let Some((&LIST, mut inner)) = bytes.split_first() {
+        let mut items = Vec::new();
+        while inner.first() != Some(&LIST_END) {
+            let (v, after) = unpack(inner, depth + 1)?;
+            items.push(v);
+            inner = after;
+        }
+        return Some((Value::List(items.into()), inner.get(1..)?));
+    }
+    let (item, rest) = bytes.split_at_checked(skip(bytes))?;
     let (tag, body) = item.split_first()?;
     let value = match *tag {
         FALSE => Value::Bool(false),
@@ -244,16 +252,6 @@ pub fn unpack(bytes: &[u8], depth: usize) -> Option<(Value, &[u8])> {
         STR => Value::Str(unpack_text(body).into()),
         BYTES => Value::Bytes(unpack_text(body).into()),
         ADDR => Value::Addr(unpack_text(body).into()),
-        LIST => {
-            let mut items = Vec::new();
-            let mut inner = body;
-            while inner.first() != Some(&LIST_END) {
-                let (v, after) = unpack(inner, depth + 1)?;
-                items.push(v);
-                inner = after;
-            }
-            Value::List(items.into())
-        }
         _ => return None,
     };
     Some((value, rest))
@@ -261,24 +259,20 @@ pub fn unpack(bytes: &[u8], depth: usize) -> Option<(Value, &[u8])> {
 
 /// What follows the first value, if that is one that [`unpack`] decodes.
 fn pass(bytes: &[u8], depth: usize) -> Option<&[u8]> {
-    let n = skip(bytes);
-    if n == 0 || n > bytes.len() || depth > MAX_DEPTH {
+    if depth > MAX_DEPTH {
         return None;
     }
-    let (item, rest) = bytes.split_at(n);
-    let (tag, mut inner) = item.split_first()?;
-    match *tag {
-        0x07..=0x18 => {
-            unpack_int(item)?;
+    if let Some((&LIST, mut inner)) = bytes.split_first() {
+        while inner.first() != Some(&LIST_END) {
+            inner = pass(inner, depth + 1)?;
         }
-        LIST => {
-            while inner.first() != Some(&LIST_END) {
-                inner = pass(inner, depth + 1)?;
-            }
-        }
-        _ => {}
+        return inner.get(1..);
     }
-    Some(rest)
+    let (item, rest) = bytes.split_at_checked(skip(bytes))?;
+    match item.first()? {
+        0x07..=0x18 => unpack_int(item).map(|_| rest),
+        _ => Some(rest),
+    }
 }
 
 fn unpack_text(body: &[u8]) -> Vec<u8> {

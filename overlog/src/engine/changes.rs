@@ -65,6 +65,11 @@ impl Changes {
     /// Asks to delete a stored row.
     pub fn delete(&mut self, rel: RelId, row: &Row, order: &[usize], keys: usize) {
         let (key, _) = permute(row, order, keys);
+        self.delete_key(rel, key);
+    }
+
+    /// The same of the row with a key, if there is one.
+    pub fn delete_key(&mut self, rel: RelId, key: Row) {
         self.key(rel, key).deleted = true;
     }
 

@@ -485,6 +485,11 @@ fn position_vals(batch: &Batch<Tick>, at: usize, key_columns: usize, seek: &Seek
     let keys = &batch.storage.keys;
     let (key, rest) = seek.split(key_columns);
     let key = key?;
+    // Batches are of times, and so mostly of a range of the keys that are counters.
+    let last = keys.len().checked_sub(1)?;
+    if keys.index(last) < key || key < keys.index(0) {
+        return None;
+    }
     let k = partition(0, keys.len(), |k| keys.index(k) < key);
     if k >= keys.len() || keys.index(k) != key {
         return None;

@@ -4,14 +4,14 @@ use super::{Done, Node, Pending, Schedule, plan};
 use crate::api::{Message, RunError, Time};
 use crate::engine::agg::{Acc, all_arguments};
 use crate::engine::changes::{Changes, Set};
-use crate::engine::eval::eval;
+use crate::engine::eval::{Slots, eval};
 use crate::engine::events::RowBuf;
 use crate::engine::index::Scan;
 use crate::engine::machine::{Machine, Stop};
 use crate::engine::plan::{Body, Driven, EventRule, Guard};
 use crate::engine::state::{Delta, State};
 use crate::engine::tables::{check_column, columns_of};
-use crate::ir::{Action, HeadArg, Program, RelId, Rule, RuleId};
+use crate::ir::{Action, Expr, HeadArg, Program, RelId, Rule, RuleId};
 use crate::packed::{self, Row};
 use crate::value::Value;
 use hashbrown::HashMap;
@@ -23,6 +23,10 @@ struct Found {
     rows: RowBuf,
     sets: Vec<(Row, Vec<Set>)>,
     groups: HashMap<Vec<u8>, Vec<Acc>>,
+    /// Room for the key of a group.
+    key: Vec<u8>,
+    /// Keys of rows to delete, in ascending order of the columns.
+    keys: Vec<Row>,
     errors: BTreeSet<String>,
     count: u64,
 }
@@ -281,6 +285,10 @@ impl Node {
             Action::Insert | Action::Delete => {
                 let keys = relation.keys.len();
                 let order = &self.state.primary(rel).order;
+                for key in found.keys {
+                    let key = in_order(&key, &relation.keys, order);
+                    done.changes.delete_key(rel, key);
+                }
                 for row in found.rows.iter() {
                     let row = Row::from_bytes(row.to_vec());
                     if rule.head.action == Action::Insert {
@@ -526,6 +534,13 @@ fn delete(
         }
         m.set(first + column, &value);
     }
+    if by_key(program, rule) {
+        let slot = |k: &usize| m.slots().slot(first + k).to_vec();
+        let columns = program.relation(rule.head.rel).keys.iter().map(slot);
+        let key = columns.collect::<Vec<_>>().concat();
+        found.keys.push(Row::from_bytes(key));
+        return Ok(Ok(()));
+    }
     m.run(state, target, &mut |m| {
         let row = found.rows.writer();
         for slot in first..first + rule.head.args.len() {
@@ -535,6 +550,13 @@ fn delete(
         Ok(true)
     })?;
     Ok(Ok(()))
+}
+
+/// A `delete` that names the columns of the key, and no others: what is stored need not be found first.
+fn by_key(program: &Program, rule: &Rule) -> bool {
+    let keys = &program.relation(rule.head.rel).keys;
+    let mut args = rule.head.args.iter().enumerate();
+    args.all(|(c, arg)| matches!(arg, HeadArg::Expr(_)) == keys.contains(&c))
 }
 
 /// Adds one binding to the rows of the head.
@@ -556,10 +578,16 @@ fn head(
         _ => {
             for (column, arg) in rule.head.args.iter().enumerate() {
                 if let HeadArg::Expr(e) | HeadArg::Add(e) = arg {
-                    let value = eval(e, m.slots(), &program.functions).map_err(|e| e.0)?;
                     let out = found.rows.writer();
                     let start = out.len();
-                    value.write(out);
+                    match e {
+                        Expr::Var(var) if !m.slots().slot(var.0 as usize).is_empty() => {
+                            out.extend_from_slice(m.slots().slot(var.0 as usize));
+                        }
+                        _ => eval(e, m.slots(), &program.functions)
+                            .map_err(|e| e.0)?
+                            .write(out),
+                    }
                     if plan.unchecked.get(column) != Some(&true) {
                         check_type(program, rule, column, out.get(start..).unwrap_or_default())?;
                     }
@@ -642,12 +670,13 @@ fn check_type(program: &Program, rule: &Rule, column: usize, value: &[u8]) -> Re
 }
 
 fn group(program: &Program, rule: &Rule, m: &Machine, found: &mut Found) -> Result<(), String> {
-    let mut key = Vec::new();
+    let key = &mut found.key;
+    key.clear();
     for arg in &rule.head.args {
         if let HeadArg::Expr(e) | HeadArg::Add(e) = arg {
             eval(e, m.slots(), &program.functions)
                 .map_err(|e| e.0)?
-                .write(&mut key);
+                .write(key);
         }
     }
     let aggs = || {
@@ -662,7 +691,7 @@ fn group(program: &Program, rule: &Rule, m: &Machine, found: &mut Found) -> Resu
     let args = all_arguments(aggs(), m.slots(), &program.functions).map_err(|e| e.0)?;
     let accs = found
         .groups
-        .entry(key)
+        .entry_ref(key.as_slice())
         .or_insert_with(|| aggs().map(Acc::new).collect());
     accs.iter_mut()
         .zip(args)
