@@ -10,6 +10,7 @@ pub mod lazy;
 pub mod machine;
 pub mod plan;
 pub mod query;
+pub mod slots;
 pub mod spine;
 pub mod state;
 pub mod tables;

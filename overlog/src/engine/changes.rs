@@ -25,7 +25,7 @@ pub struct Set {
 #[derive(Default)]
 struct KeyChange {
     deleted: bool,
-    inserts: BTreeSet<Row>,
+    inserts: Vec<Row>,
     sets: Vec<Set>,
 }
 
@@ -59,7 +59,7 @@ impl Changes {
     /// Asks for a row. `order` is the primary arrangement's, `keys` the number of its key columns.
     pub fn insert(&mut self, rel: RelId, row: Row, order: &[usize], keys: usize) {
         let (key, _) = permute(&row, order, keys);
-        self.key(rel, key).inserts.insert(row);
+        self.key(rel, key).inserts.push(row);
     }
 
     /// Asks to delete a stored row.
@@ -92,7 +92,7 @@ impl Changes {
                 let kept = if change.deleted { None } else { old.clone() };
                 let inserted = insert(rel, relation, kept, change.inserts, &mut applied);
                 let new =
-                    inserted.map(|row| update(rel, relation, &row, &change.sets, &mut applied));
+                    inserted.map(|row| update(rel, relation, row, &change.sets, &mut applied));
                 if old != new {
                     applied.deltas.extend(old.map(|row| (rel, row, false)));
                     applied.deltas.extend(new.map(|row| (rel, row, true)));
@@ -107,9 +107,11 @@ fn insert(
     rel: RelId,
     relation: &Relation,
     kept: Option<Row>,
-    inserts: BTreeSet<Row>,
+    mut inserts: Vec<Row>,
     applied: &mut Applied,
 ) -> Option<Row> {
+    inserts.sort_unstable();
+    inserts.dedup();
     if relation.has_lattice() {
         let mut rows = kept.into_iter().chain(inserts);
         let first = rows.next()?;
@@ -117,13 +119,11 @@ fn insert(
         let first = merge(relation, &first, &first);
         return Some(rows.fold(first, |a, b| merge(relation, &a, &b)));
     }
-    let Some(winner) = inserts.last().cloned() else {
+    let Some(winner) = inserts.pop() else {
         return kept;
     };
-    for loser in inserts.iter().filter(|r| **r != winner) {
-        applied
-            .conflicts
-            .insert((rel, winner.clone(), loser.clone()));
+    for loser in inserts {
+        applied.conflicts.insert((rel, winner.clone(), loser));
     }
     Some(winner)
 }
@@ -141,9 +141,9 @@ fn merge(relation: &Relation, a: &Row, b: &Row) -> Row {
     Row::from_bytes(out)
 }
 
-fn update(rel: RelId, relation: &Relation, row: &Row, sets: &[Set], applied: &mut Applied) -> Row {
+fn update(rel: RelId, relation: &Relation, row: Row, sets: &[Set], applied: &mut Applied) -> Row {
     if sets.is_empty() {
-        return row.clone();
+        return row;
     }
     let mut columns: Vec<Vec<u8>> = columns_of(row.as_bytes())
         .into_iter()

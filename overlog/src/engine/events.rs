@@ -251,16 +251,34 @@ impl<'a> Columns<'a> {
     pub fn get(&self, column: usize) -> &'a [u8] {
         value(self.row, self.ends, column)
     }
+
+    /// Where a column starts and ends in the row.
+    #[inline]
+    pub fn span(&self, column: usize) -> (usize, usize) {
+        span(self.ends, column)
+    }
+
+    /// A part of the row's bytes.
+    #[inline]
+    pub fn bytes(&self, from: usize, to: usize) -> &'a [u8] {
+        self.row.get(from..to).unwrap_or_default()
+    }
 }
 
 #[inline]
 fn value<'a>(row: &'a [u8], ends: &[u32], column: usize) -> &'a [u8] {
+    let (start, end) = span(ends, column);
+    row.get(start..end).unwrap_or_default()
+}
+
+#[inline]
+fn span(ends: &[u32], column: usize) -> (usize, usize) {
     let start = match column.checked_sub(1) {
         None => 0,
         Some(before) => ends.get(before).copied().unwrap_or(u32::MAX) as usize,
     };
     let end = ends.get(column).copied().unwrap_or(u32::MAX) as usize;
-    row.get(start..end).unwrap_or_default()
+    (start, end)
 }
 
 impl HashIndex {

@@ -8,6 +8,7 @@ use crate::engine::eval::{Slots, eval, test, undefined};
 use crate::engine::events::{Columns, EventRows};
 use crate::engine::index::{Places, Scan, Snapshot};
 use crate::engine::plan::{Body, Col, IndexId, Indexes, Operand, Source, Step};
+use crate::engine::slots::Values;
 use crate::functions::Function;
 use crate::ir::{Aggregate, RelId};
 use crate::packed;
@@ -71,6 +72,8 @@ struct Frame {
     iter: Iter,
     /// Use all columns as checks: an operand of the prefix is undefined.
     loose: Option<usize>,
+    /// Values were set up to here when it started.
+    mark: usize,
 }
 
 /// An expression failed; the binding is dropped, and reported if the rest of the body holds.
@@ -82,7 +85,7 @@ struct Poison {
 /// Slots and frames; reused from body to body.
 #[derive(Default)]
 pub struct Machine {
-    slots: Vec<Vec<u8>>,
+    slots: Values,
     frames: Vec<Frame>,
     spare: Vec<Scan>,
     poison: Option<Poison>,
@@ -96,28 +99,23 @@ impl Machine {
     pub fn prepare(&mut self, slots: usize) {
         self.release(0);
         self.poison = None;
-        if self.slots.len() < slots {
-            self.slots.resize_with(slots, Vec::new);
-        }
-        self.slots.iter_mut().for_each(Vec::clear);
+        self.slots.reset(slots);
     }
 
     /// The variables' values.
-    pub fn slots(&self) -> &Vec<Vec<u8>> {
+    pub fn slots(&self) -> &Values {
         &self.slots
     }
 
     /// Sets a variable.
     pub fn set(&mut self, slot: usize, bytes: &[u8]) {
-        if let Some(s) = self.slots.get_mut(slot) {
-            s.clear();
-            s.extend_from_slice(bytes);
-        }
+        self.slots.set(slot, bytes);
     }
 
-    /// Binds an event's row; false if it does not match.
+    /// Binds the event's row that drives a body, after that of the row before; false if it does not match.
     pub fn bind_row(&mut self, cols: &[Col], row: Columns<'_>) -> bool {
-        apply_columns(cols, row, &mut self.slots)
+        self.slots.release(0);
+        self.slots.bind(cols, row)
     }
 
     /// Runs a body to its end and calls `emit` for each binding.
@@ -127,9 +125,10 @@ impl Machine {
         body: &Body,
         emit: &mut dyn FnMut(&mut Machine) -> Result<bool, Stop>,
     ) -> Result<(), Stop> {
-        let base = self.frames.len();
+        let (base, mark) = (self.frames.len(), self.slots.mark());
         let outcome = self.go(world, body, base, Some(0), u64::MAX, emit);
         self.release(base);
+        self.slots.release(mark);
         outcome.map(|_| ())
     }
 
@@ -227,6 +226,7 @@ impl Machine {
                         count: 0,
                     },
                     loose: None,
+                    mark: self.slots.mark(),
                 });
                 self.advance_or_pop(world, step)
             }
@@ -278,20 +278,20 @@ impl Machine {
         let outcome = eval(expr, &self.slots, world.functions()).map(|v| v.write(&mut out));
         let holds = match outcome {
             Err(error) => {
-                if !check && let Some(s) = self.slots.get_mut(slot) {
-                    s.clear();
+                if !check {
+                    self.slots.set(slot, &[]);
                 }
                 let known = undefined(expr, &self.slots);
                 self.poisoned(known, error.0)
             }
-            Ok(()) => match self.slots.get_mut(slot) {
-                Some(s) if check => s.is_empty() || *s == out,
-                Some(s) => {
-                    std::mem::swap(s, &mut out);
-                    true
-                }
-                None => false,
-            },
+            Ok(()) if check => {
+                let known = self.slots.slot(slot);
+                known.is_empty() || known == out
+            }
+            Ok(()) => {
+                self.slots.set(slot, &out);
+                true
+            }
         };
         self.scratch = out;
         holds
@@ -316,7 +316,7 @@ impl Machine {
         })?;
         self.poison = outer;
         match acc.finish().map_err(|e| e.0) {
-            Ok(Some(bytes)) => Ok(store(result, &bytes, &mut self.slots)),
+            Ok(Some(bytes)) => Ok(self.slots.store(result, &bytes)),
             Ok(None) => Ok(false),
             Err(message) => {
                 self.undefine(result);
@@ -339,7 +339,7 @@ impl Machine {
                 seek.prefix.clear();
                 seek.columns = 0;
                 for operand in prefix {
-                    let bytes = operand_bytes(operand, &self.slots);
+                    let bytes = self.slots.operand(operand);
                     if bytes.is_empty() {
                         loose = Some(seek.columns);
                         break;
@@ -349,7 +349,7 @@ impl Machine {
                 }
                 let bound = |b: &Option<(Operand, bool)>| {
                     let (operand, excluded) = b.as_ref()?;
-                    let bytes = operand_bytes(operand, &self.slots);
+                    let bytes = self.slots.operand(operand);
                     (!bytes.is_empty() && loose.is_none()).then(|| (bytes.to_vec(), *excluded))
                 };
                 seek.low = bound(&range.low);
@@ -371,7 +371,7 @@ impl Machine {
                     self.scratch.clear();
                     let mut known = true;
                     for operand in key {
-                        let bytes = operand_bytes(operand, &self.slots);
+                        let bytes = self.slots.operand(operand);
                         known &= !bytes.is_empty();
                         self.scratch.extend_from_slice(bytes);
                     }
@@ -390,7 +390,7 @@ impl Machine {
                 let values: Vec<Option<Vec<u8>>> = bound
                     .iter()
                     .map(|o| {
-                        let bytes = operand_bytes(o.as_ref()?, &self.slots);
+                        let bytes = self.slots.operand(o.as_ref()?);
                         (!bytes.is_empty()).then(|| bytes.to_vec())
                     })
                     .collect();
@@ -404,7 +404,12 @@ impl Machine {
                 at: 0,
             },
         };
-        Ok(Frame { step, iter, loose })
+        Ok(Frame {
+            step,
+            iter,
+            loose,
+            mark: self.slots.mark(),
+        })
     }
 
     fn close(&mut self, frame: Frame) {
@@ -498,20 +503,13 @@ fn source_all(source: &Source, loose: Option<usize>) -> Option<(&[Col], usize)> 
     }
 }
 
-fn operand_bytes<'a>(operand: &'a Operand, slots: &'a impl Slots) -> &'a [u8] {
-    match operand {
-        Operand::Slot(s) => slots.slot(*s),
-        Operand::Const(b) => b,
-    }
-}
-
 /// Steps to the next row that matches, and binds it; false at the end.
 fn step_frame<W: World>(
     world: &W,
     frame: &mut Frame,
     loose: Option<(&[Col], usize)>,
     cols: &[Col],
-    slots: &mut Vec<Vec<u8>>,
+    slots: &mut Values,
 ) -> Result<bool, Stop> {
     loop {
         let steps = world.steps();
@@ -519,6 +517,7 @@ fn step_frame<W: World>(
         if steps.get() > world.limit() {
             return Err(Stop::Limit);
         }
+        slots.release(frame.mark);
         let matched = match &mut frame.iter {
             Iter::Scan(scan) => {
                 if !scan.advance() {
@@ -546,7 +545,7 @@ fn step_frame<W: World>(
                     Some(index) => rows.next(*index, at),
                     None => (at + 1 < rows.rows().len()).then_some(at + 1),
                 };
-                apply_columns(cols, rows.columns(at), slots)
+                slots.bind(cols, rows.columns(at))
             }
             Iter::Rows { rows, at } => {
                 let Some(row) = rows.get(*at) else {
@@ -563,13 +562,15 @@ fn step_frame<W: World>(
     }
 }
 
-fn step_list(frame: &mut Frame, pos: &Col, item: &Col, slots: &mut Vec<Vec<u8>>) -> bool {
+fn step_list(frame: &mut Frame, pos: &Col, item: &Col, slots: &mut Values) -> bool {
+    let mark = &frame.mark;
     let Iter::List { bytes, at, count } = &mut frame.iter else {
         return false;
     };
     loop {
         let rest = bytes.get(*at..).unwrap_or_default();
         let (element, _) = packed::split_first(rest);
+        slots.release(*mark);
         // The list's end is no value.
         if element.is_empty() {
             return false;
@@ -579,41 +580,15 @@ fn step_list(frame: &mut Frame, pos: &Col, item: &Col, slots: &mut Vec<Vec<u8>>)
         *count += 1;
         let mut number = Vec::with_capacity(9);
         packed::pack_int(here, &mut number);
-        if store(pos, &number, slots) && store(item, element, slots) {
+        if slots.store(pos, &number) && slots.store(item, element) {
             return true;
         }
     }
 }
 
-fn store(col: &Col, bytes: &[u8], slots: &mut Vec<Vec<u8>>) -> bool {
-    match col {
-        Col::Skip => true,
-        Col::Bind(s) => {
-            if let Some(slot) = slots.get_mut(*s) {
-                slot.clear();
-                slot.extend_from_slice(bytes);
-            }
-            true
-        }
-        Col::Check(operand) => {
-            let expected = operand_bytes(operand, slots);
-            expected.is_empty() || expected == bytes
-        }
-    }
-}
-
-/// Binds and checks the columns of an event's row.
-#[inline]
-fn apply_columns(cols: &[Col], row: Columns<'_>, slots: &mut Vec<Vec<u8>>) -> bool {
-    cols.iter().enumerate().all(|(at, col)| match col {
-        Col::Skip => true,
-        _ => store(col, row.get(at), slots),
-    })
-}
-
 /// Binds and checks the columns of a row that is in two pieces.
 #[inline]
-fn apply(cols: &[Col], first: &[u8], second: &[u8], slots: &mut Vec<Vec<u8>>) -> bool {
+fn apply(cols: &[Col], first: &[u8], second: &[u8], slots: &mut Values) -> bool {
     let mut rest = first;
     let mut after = second;
     for col in cols {
@@ -621,7 +596,7 @@ fn apply(cols: &[Col], first: &[u8], second: &[u8], slots: &mut Vec<Vec<u8>>) ->
             rest = std::mem::take(&mut after);
         }
         let (value, tail) = packed::split_first(rest);
-        if !store(col, value, slots) {
+        if !slots.store(col, value) {
             return false;
         }
         rest = tail;

@@ -169,19 +169,17 @@ impl State {
     /// runs away is off from now on.
     pub fn change(&mut self, deltas: &[Delta]) {
         self.places.get_mut().clear();
-        let mut changed = BTreeSet::new();
-        for (rel, row, came) in deltas {
-            changed.insert(*rel);
-            if let Some(table) = self.tables.get_mut(rel) {
-                table.send(row.clone(), if *came { 1 } else { -1 });
-            }
-        }
         let mut tables = BTreeSet::new();
         let mut views = BTreeSet::new();
         let mut many = false;
-        for rel in &changed {
-            if let Some(table) = self.tables.get_mut(rel) {
-                many |= table.keep(&mut self.recent) >= self.recent_rows;
+        for changes in deltas.chunk_by(|a, b| a.0 == b.0) {
+            let Some((rel, _, _)) = changes.first() else {
+                continue;
+            };
+            self.touched.insert(*rel);
+            self.behind.insert(*rel);
+            if let Some(table) = self.tables.get(rel) {
+                many |= table.keep(changes, &mut self.recent) >= self.recent_rows;
             }
             if let Some((with, follow)) = self.at_once.get(rel)
                 && !follow.is_empty()
@@ -190,8 +188,6 @@ impl State {
                 views.extend(follow);
             }
         }
-        self.touched.extend(&changed);
-        self.behind.extend(changed);
         if !views.is_empty() {
             self.step(&tables, &views);
         }

@@ -5,6 +5,7 @@ use crate::engine::plan::{IndexDef, IndexId, Indexes};
 use crate::engine::spine::{
     Diff, RowArranged, RowBatcher, RowBuilder, RowSpine, RowTrace, Tick, Update,
 };
+use crate::engine::state::Delta;
 use crate::ir::{RelId, Relation, Type};
 use crate::packed::{self, Row};
 use differential_dataflow::batcher::merge::{MergeBatcher, Sealer};
@@ -38,7 +39,6 @@ struct Arrangement {
 /// than all the rest of a small tick, so changes are kept by until they are many or a view needs them.
 pub struct TableWriter {
     arrangements: Vec<Arrangement>,
-    changes: Vec<(Row, Diff)>,
     now: Tick,
 }
 
@@ -61,33 +61,26 @@ impl TableWriter {
         }
         let flow = TableWriter {
             arrangements,
-            changes: Vec::new(),
             now: 0,
         };
         (flow, traces)
     }
 
-    /// Gives a change, for the next [`TableWriter::keep`].
-    pub fn send(&mut self, row: Row, diff: Diff) {
-        self.changes.push((row, diff));
-    }
-
-    /// Adds what was sent to the recent changes of its arrangements, and gives how many an
+    /// Adds rows that came or went to the recent changes of its arrangements, and gives how many an
     /// arrangement then has.
-    pub fn keep(&mut self, recent: &mut [Rc<Recent>]) -> usize {
+    pub fn keep(&self, changes: &[Delta], recent: &mut [Rc<Recent>]) -> usize {
         let mut most = 0;
         for arrangement in &self.arrangements {
             if let Some(recent) = recent.get_mut(arrangement.id.0) {
-                let pairs = self.changes.iter().map(|(row, diff)| {
+                let pairs = changes.iter().map(|(_, row, came)| {
                     let pair = permute(row, &arrangement.order, arrangement.key_columns);
-                    (pair, *diff)
+                    (pair, if *came { 1 } else { -1 })
                 });
                 let recent = Rc::make_mut(recent);
                 recent.extend(pairs);
                 most = most.max(recent.rows());
             }
         }
-        self.changes.clear();
         most
     }
 

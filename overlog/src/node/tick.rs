@@ -544,7 +544,7 @@ fn delete(
     m.run(state, target, &mut |m| {
         let row = found.rows.writer();
         for slot in first..first + rule.head.args.len() {
-            row.extend_from_slice(m.slots().get(slot).map_or(&[], Vec::as_slice));
+            row.extend_from_slice(m.slots().slot(slot));
         }
         found.rows.seal();
         Ok(true)
