@@ -2,6 +2,7 @@
 
 use crate::packed;
 use hashbrown::{DefaultHashBuilder, HashTable};
+use std::cell::RefCell;
 use std::hash::BuildHasher;
 
 /// Rows in one slab.
@@ -78,7 +79,7 @@ struct Distinct {
 /// More different values than this are not told apart.
 const FEW: usize = 16;
 
-/// Rows of one event with some columns' values.
+/// Rows of one event with some columns' values. It takes rows when it is asked: most are not in most ticks.
 struct HashIndex {
     columns: Vec<usize>,
     keys: RowBuf,
@@ -98,7 +99,7 @@ pub struct EventRows {
     ends: Vec<u32>,
     columns: usize,
     set: HashTable<u32>,
-    indexes: Vec<HashIndex>,
+    indexes: Vec<RefCell<HashIndex>>,
     distinct: Vec<Distinct>,
     hasher: DefaultHashBuilder,
 }
@@ -118,11 +119,13 @@ impl EventRows {
                 .collect(),
             indexes: indexes
                 .iter()
-                .map(|c| HashIndex {
-                    columns: c.clone(),
-                    keys: RowBuf::default(),
-                    table: HashTable::new(),
-                    next: Vec::new(),
+                .map(|c| {
+                    RefCell::new(HashIndex {
+                        columns: c.clone(),
+                        keys: RowBuf::default(),
+                        table: HashTable::new(),
+                        next: Vec::new(),
+                    })
                 })
                 .collect(),
             ..EventRows::default()
@@ -159,9 +162,6 @@ impl EventRows {
         }
         let ends = self.ends.as_slice();
         let ends = ends.get(ends.len() - self.columns..).unwrap_or_default();
-        for index in &mut self.indexes {
-            index.add(row, ends, at, &self.hasher);
-        }
         let mut all = std::mem::take(&mut self.distinct);
         for distinct in all.iter_mut().filter(|d| !d.many) {
             let new = value(row, ends, distinct.column);
@@ -204,7 +204,10 @@ impl EventRows {
 
     /// The first row with this key in a hash index.
     pub fn first(&self, index: usize, key: &[u8]) -> Option<usize> {
-        let index = self.indexes.get(index)?;
+        let mut index = self.indexes.get(index)?.borrow_mut();
+        for at in index.next.len()..self.rows.len() {
+            index.add(self.columns(at), u32::try_from(at).ok()?, &self.hasher);
+        }
         let hash = self.hasher.hash_one(key);
         let found = index
             .table
@@ -214,8 +217,8 @@ impl EventRows {
 
     /// The next row with the same key.
     pub fn next(&self, index: usize, at: usize) -> Option<usize> {
-        let next = self.indexes.get(index)?.next.get(at)?;
-        (*next != NONE).then_some(*next as usize)
+        let next = *self.indexes.get(index)?.borrow().next.get(at)?;
+        (next != NONE).then_some(next as usize)
     }
 
     /// Removes all rows, keeping the room.
@@ -231,6 +234,7 @@ impl EventRows {
             distinct.many = false;
         }
         for index in &mut self.indexes {
+            let index = index.get_mut();
             index.keys.clear();
             index.table.clear();
             index.next.clear();
@@ -282,11 +286,9 @@ fn span(ends: &[u32], column: usize) -> (usize, usize) {
 }
 
 impl HashIndex {
-    fn add(&mut self, row: &[u8], ends: &[u32], at: u32, hasher: &DefaultHashBuilder) {
+    fn add(&mut self, row: Columns<'_>, at: u32, hasher: &DefaultHashBuilder) {
         for column in &self.columns {
-            self.keys
-                .writer()
-                .extend_from_slice(value(row, ends, *column));
+            self.keys.writer().extend_from_slice(row.get(*column));
         }
         self.keys.seal();
         self.next.push(NONE);

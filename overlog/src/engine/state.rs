@@ -25,6 +25,9 @@ use timely::worker::Worker;
 /// Steps of the worker after which a view is taken to run away.
 const MAX_WORKER_STEPS: u64 = 1_000_000;
 
+/// A batch of an arrangement is of at least so many ticks like the last, so that merging has less to do.
+const FEW_TICKS: usize = 4;
+
 /// For each table: the tables that must advance with it, and the views that must follow.
 type Downstream = BTreeMap<RelId, (BTreeSet<RelId>, BTreeSet<usize>)>;
 
@@ -179,7 +182,11 @@ impl State {
             self.touched.insert(*rel);
             self.behind.insert(*rel);
             if let Some(table) = self.tables.get(rel) {
-                many |= table.keep(changes, &mut self.recent) >= self.recent_rows;
+                let rows = table.keep(changes, &mut self.recent);
+                many |= rows
+                    >= self
+                        .recent_rows
+                        .max(self.recent_rows.min(1) * FEW_TICKS * changes.len());
             }
             if let Some((with, follow)) = self.at_once.get(rel)
                 && !follow.is_empty()
