@@ -138,6 +138,16 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
+    /// Starts one more DataNode.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub fn add_datanode(&mut self) -> Result<()> {
+        let process = datanode(self.lab, self.datanodes.len() + 1, &self.address)?;
+        self.datanodes.push(process);
+        Ok(())
+    }
+
     /// Starts a DataNode, counted from 1, on the folder that it had.
     ///
     /// # Errors

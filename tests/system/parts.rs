@@ -2,7 +2,7 @@
 
 use crate::lab;
 use anyhow::{Context, Result};
-use boomfs_tests::{Fuse, Lab, Parts, Tree, differences, fuse, within};
+use boomfs_tests::{Fuse, Lab, Parts, Tree, differences, eventually, fuse, within};
 use serde_json::Value;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -108,6 +108,26 @@ fn a_namenode_killed_under_a_live_mount_is_waited_for() -> Result<()> {
     open.seek(SeekFrom::Start(0))?;
     open.read_to_string(&mut text)?;
     assert_eq!(text, "before and after");
+    Ok(())
+}
+
+#[test]
+fn a_write_waits_for_the_first_datanode() -> Result<()> {
+    if fuse()? == Fuse::Skip {
+        return Ok(());
+    }
+    let lab = lab()?;
+    let mut parts = Parts::start(&lab, 0)?;
+    let path = parts.mountpoint.join("early");
+    let mount = parts.mountpoint.clone();
+    thread::scope(|scope| -> Result<()> {
+        // Another process writes: one that this one starts must not wait for a file that it has inherited.
+        let writing = scope.spawn(|| lab.sh(&mount, "printf early > early && sync early"));
+        eventually(MINUTE, "the file", || Ok(path.metadata()?))?;
+        parts.add_datanode()?;
+        writing.join().ok().context("it panicked")?.map(|_| ())
+    })?;
+    assert_eq!(std::fs::read(&path)?, b"early");
     Ok(())
 }
 

@@ -220,8 +220,8 @@ fn dead_full_and_excluded_nodes_get_no_blocks() {
     c.pass(2);
     assert_eq!(
         c.err(&mut a, add(f, 3 * BLOCK, &[])),
-        "ENOSPC",
-        "all are dead"
+        "EAGAIN",
+        "all are dead: the client waits for one"
     );
 }
 
