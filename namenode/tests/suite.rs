@@ -39,6 +39,9 @@ mod blocks;
 #[path = "suite/datanodes.rs"]
 mod datanodes;
 
+#[path = "suite/repair.rs"]
+mod repair;
+
 #[path = "suite/permissions.rs"]
 mod permissions;
 
