@@ -1,5 +1,6 @@
 //! The block server: connections of clients and of other DataNodes.
 
+mod idle;
 mod pipeline;
 
 use crate::errno::{EAGAIN, EINVAL, ETIMEDOUT, Res, fail};
@@ -10,6 +11,7 @@ use boomfs_io::{Io, Listener, ReadHalf, Stream, WriteHalf, watch};
 use boomfs_wire::frame::{FrameError, read_message, write_message};
 use boomfs_wire::{BlockId, ClusterId, FromDataNode, Generation, MAX_READ, NodeId, ToDataNode};
 use bytes::Bytes;
+use idle::Idle;
 use pipeline::Pipeline;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +43,7 @@ pub(crate) struct Context {
     /// A NameNode has welcomed this DataNode.
     pub welcomed: watch::Sender<bool>,
     suspects: Mutex<BTreeSet<BlockId>>,
+    idle: Idle,
 }
 
 impl Context {
@@ -58,6 +61,7 @@ impl Context {
             reporter,
             welcomed: watch::Sender::new(false),
             suspects: Mutex::new(BTreeSet::new()),
+            idle: Idle::default(),
         }
     }
 

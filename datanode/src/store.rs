@@ -96,6 +96,7 @@ impl Store {
         replicas: Vec<Replica>,
         identity: Identity,
         ballot: u64,
+        old: Option<flush::Old>,
     ) -> Arc<Store> {
         let index = replicas
             .into_iter()
@@ -109,7 +110,7 @@ impl Store {
             identity: tokio::sync::Mutex::new(identity),
             ballot: tokio::sync::Mutex::new(ballot),
             copies: AtomicU64::new(0),
-            flushing: tokio::sync::Mutex::new(flush::Pending::default()),
+            flushing: tokio::sync::Mutex::new(flush::Pending::new(old)),
         })
     }
 

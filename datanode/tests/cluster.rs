@@ -417,6 +417,34 @@ fn three_nodes_write_together_and_the_namenode_knows_before_the_close_is_answere
 }
 
 #[test]
+fn members_keep_their_connections_for_the_next_pipeline() {
+    on_both(async |mut cluster| {
+        let (io, nodes) = (cluster.io.clone(), cluster.addrs[..3].to_vec());
+        let mut client = Peerage::to(&io, &nodes[0].addr).await;
+        for generation in 1..=5 {
+            let existing = (generation > 1).then_some((generation - 1, 10));
+            let answer = client.open(generation, existing, &nodes).await;
+            assert_eq!(answer, opened(&[1, 2, 3]));
+            assert_eq!(client.packet(0, &pattern(10), false).await, fine());
+            assert_eq!(client.ask(ToDataNode::ClosePipeline, &[]).await.0, fine());
+        }
+        for node in &cluster.nodes[..3] {
+            let connections = node.metrics().connections.load(Ordering::Relaxed);
+            assert_eq!(connections, 1);
+        }
+        // One that leads nowhere any more is noticed, and the members behind are still reached.
+        let gone = cluster.nodes.remove(1);
+        gone.shutdown().await;
+        let FromDataNode::Opened { members, .. } = client.open(6, Some((5, 10)), &nodes).await
+        else {
+            panic!("not opened")
+        };
+        assert_eq!(members, [NodeId(1), NodeId(3)]);
+        cluster.stop().await;
+    });
+}
+
+#[test]
 fn a_newer_pipeline_fences_the_older_on_every_member() {
     on_both(async |cluster| {
         let (io, nodes) = (cluster.io.clone(), &cluster.addrs[..3]);

@@ -103,15 +103,40 @@ impl File {
         }
     }
 
+    /// The first offset, from this one on, at which something may have been written; everything
+    /// before it reads as zeros. The end of the file, or an offset behind it, if nothing was.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub async fn next_data(&self, offset: u64) -> io::Result<u64> {
+        match &self.0 {
+            Inner::Real(file) => real::next_data(file.clone(), offset).await,
+            Inner::Sim(file) => file.next_data(offset).await,
+        }
+    }
+
     /// Writes all of `data` at `offset`; a gap before it reads as zeros. Survives a crash after
     /// [`File::sync_data`].
     ///
     /// # Errors
     /// Those of the operating system; `StorageFull` may come after part has been written.
     pub async fn write_at(&self, offset: u64, data: Vec<u8>) -> io::Result<()> {
+        self.write_runs(vec![(offset, data)]).await
+    }
+
+    /// The same for several runs of bytes, one after the other, which is cheaper than one by one.
+    ///
+    /// # Errors
+    /// As [`File::write_at`]; what comes behind the run that failed is not written.
+    pub async fn write_runs(&self, runs: Vec<(u64, Vec<u8>)>) -> io::Result<()> {
         match &self.0 {
-            Inner::Real(file) => real::write_at(file.clone(), offset, data).await,
-            Inner::Sim(file) => file.write_at(offset, &data).await,
+            Inner::Real(file) => real::write_runs(file.clone(), runs).await,
+            Inner::Sim(file) => {
+                for (offset, data) in runs {
+                    file.write_at(offset, &data).await?;
+                }
+                Ok(())
+            }
         }
     }
 

@@ -1,11 +1,18 @@
 //! The real machine: tokio's sockets, `std::fs` on tokio's blocking threads.
+//!
+//! A hand-off to such a thread and back costs several times what a short call on the page cache
+//! does. A read of what is in memory is therefore done where it is asked for: the kernel can be
+//! told not to wait for the disk. Of a write it cannot (ext4 has no such mode for buffered ones),
+//! and a thread of the runtime that waits for a stuck disk may be the one that looks after all
+//! sockets and timers: others that sleep do not take that over. So writes are handed off always,
+//! several of them at once where they come together.
 
 use crate::{DirItem, Open, Space};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -14,6 +21,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// How long to wait for a resource that a listener ran out of.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Most bytes of a read that is tried without a hand-off: some 50 us of copying.
+const SHORT: usize = 256 << 10;
 
 /// What the real backend keeps: its random numbers.
 #[derive(Debug)]
@@ -232,12 +242,47 @@ pub(crate) async fn space(p: &Path) -> io::Result<Space> {
     .await
 }
 
+/// Reads what is in memory of a range, and answers how many bytes that is from its start.
+fn read_cached(file: &fs::File, offset: u64, room: &mut [u8]) -> usize {
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+    let mut got = 0;
+    while let Some(rest) = room.get_mut(got..).filter(|rest| !rest.is_empty()) {
+        let at = offset.saturating_add(got as u64);
+        match preadv2(
+            file,
+            &mut [IoSliceMut::new(rest)],
+            at,
+            ReadWriteFlags::NOWAIT,
+        ) {
+            Ok(0) => break,
+            Ok(n) => got += n,
+            Err(Errno::INTR) => {}
+            // Not in memory, or not known before the disk is asked. Whoever reads the rest on a
+            // thread that may wait finds a real error again.
+            Err(_) => break,
+        }
+    }
+    got
+}
+
 pub(crate) async fn read_at(file: Arc<fs::File>, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    // A length may come from a corrupt record: never more memory than there are bytes.
+    let there = file.metadata()?.len().saturating_sub(offset);
+    let len = len.min(usize::try_from(there).unwrap_or(usize::MAX));
+    let mut bytes = Vec::new();
+    if len <= SHORT {
+        bytes.resize(len, 0);
+        let got = read_cached(&file, offset, &mut bytes);
+        // What never waits has to let go of the thread by itself.
+        tokio::task::consume_budget().await;
+        if got == len {
+            return Ok(bytes);
+        }
+        bytes.truncate(got);
+    }
     blocking(move || {
-        // A length may come from a corrupt record: never more memory than there are bytes.
-        let there = file.metadata()?.len().saturating_sub(offset);
-        let mut bytes = vec![0; len.min(usize::try_from(there).unwrap_or(usize::MAX))];
-        let mut got = 0;
+        let mut got = bytes.len();
+        bytes.resize(len, 0);
         while let Some(room) = bytes.get_mut(got..).filter(|room| !room.is_empty()) {
             match file.read_at(room, offset + got as u64) {
                 Ok(0) => break,
@@ -252,8 +297,27 @@ pub(crate) async fn read_at(file: Arc<fs::File>, offset: u64, len: usize) -> io:
     .await
 }
 
-pub(crate) async fn write_at(file: Arc<fs::File>, offset: u64, data: Vec<u8>) -> io::Result<()> {
-    blocking(move || file.write_all_at(&data, offset)).await
+pub(crate) async fn next_data(file: Arc<fs::File>, offset: u64) -> io::Result<u64> {
+    use rustix::fs::{SeekFrom, seek};
+    use rustix::io::Errno;
+    // No other call looks at the file's position.
+    blocking(move || match seek(&*file, SeekFrom::Data(offset)) {
+        Ok(at) => Ok(at),
+        // Nothing but a hole, or nothing at all.
+        Err(Errno::NXIO) => Ok(file.metadata()?.len().max(offset)),
+        // A filesystem that does not know.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
+        Err(e) => Err(e.into()),
+    })
+    .await
+}
+
+pub(crate) async fn write_runs(file: Arc<fs::File>, runs: Vec<(u64, Vec<u8>)>) -> io::Result<()> {
+    blocking(move || {
+        runs.iter()
+            .try_for_each(|(offset, data)| file.write_all_at(data, *offset))
+    })
+    .await
 }
 
 pub(crate) async fn sync_data(file: Arc<fs::File>) -> io::Result<()> {

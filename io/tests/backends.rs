@@ -60,6 +60,16 @@ fn a_file_reads_back_what_was_written() {
 }
 
 #[test]
+fn runs_are_written_in_their_order() {
+    both(async |io, dir| {
+        let file = io.open(&dir.join("f"), Open::create_new()).await.unwrap();
+        let runs = vec![(4, b"behind".to_vec()), (0, b"front".to_vec())];
+        file.write_runs(runs).await.unwrap();
+        assert_eq!(file.read_at(0, 100).await.unwrap(), b"frontehind");
+    });
+}
+
+#[test]
 fn an_empty_write_changes_nothing() {
     both(async |io, dir| {
         let file = io.open(&dir.join("f"), Open::create_new()).await.unwrap();
@@ -82,6 +92,63 @@ fn a_file_is_cut_extended_and_allocated() {
         assert_eq!(file.read_at(2, 3).await.unwrap(), [1, 0, 0]);
         file.allocate(0, 10).await.unwrap();
         assert_eq!(file.len().await.unwrap(), 10_004);
+    });
+}
+
+#[test]
+fn holes_are_passed_over() {
+    both(async |io, dir| {
+        let file = io.open(&dir.join("f"), Open::create_new()).await.unwrap();
+        file.set_len(1 << 24).await.unwrap();
+        assert_eq!(file.next_data(5).await.unwrap(), 1 << 24);
+        file.write_at(1 << 20, b"here".to_vec()).await.unwrap();
+        let found = file.next_data(5).await.unwrap();
+        // A filesystem may take more for written than was.
+        assert!((5..=1 << 20).contains(&found), "{found}");
+        assert_eq!(file.next_data(1 << 20).await.unwrap(), 1 << 20);
+        assert_eq!(
+            file.next_data((1 << 20) + 2).await.unwrap(),
+            (1 << 20) + 2,
+            "not before the offset asked for"
+        );
+        assert!(file.next_data(1 << 25).await.unwrap() >= 1 << 24);
+    });
+}
+
+/// What is in memory is read without a hand-off; nobody may see a difference.
+#[test]
+fn many_files_are_written_and_read_at_once_on_several_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let io = Io::real();
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..32u8 {
+            let (io, path) = (io.clone(), dir.path().join(task.to_string()));
+            tasks.spawn(async move {
+                let file = io.open(&path, Open::create_new()).await.unwrap();
+                let mut expected = Vec::new();
+                // Below and above what counts as short.
+                for len in [1usize, 4096, 100_000, 300_000] {
+                    let bytes = vec![task.wrapping_add(len as u8); len];
+                    let at = expected.len() as u64;
+                    file.write_at(at, bytes.clone()).await.unwrap();
+                    expected.extend(bytes);
+                    assert_eq!(file.read_at(at, len + 1).await.unwrap().len(), len);
+                }
+                file.set_len(400_000).await.unwrap();
+                expected.truncate(400_000);
+                assert!(file.read_at(0, 1 << 20).await.unwrap() == expected);
+                assert!(io.exists(&path).await);
+            });
+        }
+        tokio::time::timeout(SOON, tasks.join_all())
+            .await
+            .expect("in time");
     });
 }
 

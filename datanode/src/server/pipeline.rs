@@ -48,6 +48,11 @@ impl Downstream {
         })
     }
 
+    /// Whom it leads to.
+    pub fn node(&self) -> &NodeAddr {
+        &self.node
+    }
+
     /// Sends a message and waits for its answer. After an error the connection is of no use.
     pub async fn ask(
         &mut self,
@@ -177,8 +182,7 @@ impl Pipeline {
             deadline,
             detached(open_here(context.clone(), request.clone())),
         );
-        let (here, behind) =
-            tokio::join!(biased; here, open_behind(&context.io, &request, deadline));
+        let (here, behind) = tokio::join!(biased; here, open_behind(context, &request, deadline));
         let here = here.map_err(|e| {
             fail(
                 ETIMEDOUT,
@@ -303,9 +307,13 @@ impl Pipeline {
         } else {
             within(PACKET, Duration::from_secs(2), self.behind)
         };
-        Ok(self
+        let closed = self
             .both(here, &ToDataNode::ClosePipeline, &[], deadline)
-            .await)
+            .await;
+        if let Some(next) = self.next.take() {
+            self.context.idle.keep(&self.context.io, next);
+        }
+        Ok(closed)
     }
 
     /// The connection has ended without a close: the replica stays as it is, a copy is discarded.
@@ -346,7 +354,8 @@ async fn open_here(context: Arc<Context>, request: Arc<Request>) -> Res<Writer> 
 }
 
 /// Opens the pipeline at the first of the rest that can be reached, which passes it on.
-async fn open_behind(io: &Io, request: &Request, deadline: Duration) -> Behind {
+async fn open_behind(context: &Context, request: &Request, deadline: Duration) -> Behind {
+    let io = &context.io;
     let mut behind = Behind::default();
     let started = io.mono_ns();
     let mut rest = request.rest.as_slice();
@@ -364,7 +373,7 @@ async fn open_behind(io: &Io, request: &Request, deadline: Duration) -> Behind {
             ));
             continue;
         }
-        match open_at(io, request, next, others, left).await {
+        match open_at(context, request, next, others, left).await {
             Ok((downstream, members, failed)) => {
                 behind.next = Some(downstream);
                 behind.members = members;
@@ -378,15 +387,35 @@ async fn open_behind(io: &Io, request: &Request, deadline: Duration) -> Behind {
 }
 
 async fn open_at(
-    io: &Io,
+    context: &Context,
     request: &Request,
     next: &NodeAddr,
     others: &[NodeAddr],
     left: Duration,
 ) -> Res<(Downstream, Vec<NodeId>, Failed)> {
-    let mut downstream = Downstream::connect(io, next, left).await?;
+    let io = &context.io;
+    let started = io.mono_ns();
     let open = request.for_next(next.node, others);
-    match downstream.ask(io, &open, &[], left).await? {
+    if let Some(mut downstream) = context.idle.take(io, next) {
+        match downstream.ask(io, &open, &[], left.min(CONNECT)).await {
+            Ok(answer) => return opened(downstream, answer),
+            // It may have gone while the connection waited. If it did get this, the same open
+            // once more does no harm: it takes over from the first.
+            Err(e) if matches!(e.errno, EHOSTUNREACH | ETIMEDOUT) => {}
+            Err(failure) => {
+                context.idle.keep(io, downstream);
+                return Err(failure);
+            }
+        }
+    }
+    let left = left.saturating_sub(Duration::from_nanos(io.mono_ns().saturating_sub(started)));
+    let mut downstream = Downstream::connect(io, next, left).await?;
+    let answer = downstream.ask(io, &open, &[], left).await?;
+    opened(downstream, answer)
+}
+
+fn opened(downstream: Downstream, answer: FromDataNode) -> Res<(Downstream, Vec<NodeId>, Failed)> {
+    match answer {
         FromDataNode::Opened { members, failed } => Ok((downstream, members, failed)),
         other => Err(unexpected(&downstream.node, &other)),
     }

@@ -18,6 +18,8 @@ const MAX_UNSYNCED: Duration = Duration::from_secs(2);
 /// A journal of more bytes, or older, is cut.
 const MAX_JOURNAL: u64 = 64 << 20;
 const MAX_JOURNAL_AGE: Duration = Duration::from_secs(60);
+/// So is one to which nothing was added for so long: a start has nothing to replay then.
+const QUIET: Duration = Duration::from_secs(5);
 /// Handles that were not used for so long are closed.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 /// What is deleted stays in the trash for so long.
@@ -25,13 +27,44 @@ pub(crate) const TRASH_MS: i64 = 600_000;
 /// Replicas brought to the disk at the same time.
 const PARALLEL: usize = 32;
 
+/// Journal files to which nothing is added any more.
+pub(crate) struct Old {
+    /// Their numbers, ascending.
+    pub numbers: Vec<u64>,
+    /// The blocks that they speak of.
+    pub blocks: BTreeSet<BlockId>,
+}
+
 /// A journal cut that has begun.
 #[derive(Default)]
 pub(crate) struct Pending {
-    /// The file to remove, and the blocks that it speaks of.
-    old: Option<(u64, BTreeSet<BlockId>)>,
+    /// What is to be removed.
+    old: Option<Old>,
     /// When the last cut ended, monotonic ns.
     cut_at: u64,
+    /// Bytes of the newest file when last looked at, and since when it has had so many,
+    /// monotonic ns.
+    grown: (u64, u64),
+}
+
+impl Pending {
+    /// A start has left journals that are to be removed.
+    pub fn new(old: Option<Old>) -> Pending {
+        Pending {
+            old,
+            ..Pending::default()
+        }
+    }
+
+    /// Whether the journal is to be cut, which has so many bytes now.
+    fn is_due(&mut self, bytes: u64, now: u64) -> bool {
+        if self.grown.0 != bytes {
+            self.grown = (bytes, now);
+        }
+        let quiet = now.saturating_sub(self.grown.1) > ns(QUIET);
+        let old = now.saturating_sub(self.cut_at) > ns(MAX_JOURNAL_AGE);
+        self.old.is_some() || bytes > MAX_JOURNAL || (bytes > 0 && (quiet || old))
+    }
 }
 
 fn ns(d: Duration) -> u64 {
@@ -39,16 +72,18 @@ fn ns(d: Duration) -> u64 {
 }
 
 impl Store {
-    /// One round of everything but the trash; every second.
-    pub async fn tick(&self) {
+    /// One round of everything but the trash; every second. A cut of the journal goes on behind it:
+    /// meanwhile writes still have to reach the disk in time.
+    pub async fn tick(self: &Arc<Store>) {
         self.refresh_space().await;
         let now = self.shared.io.mono_ns();
         self.flush_since(now.saturating_sub(ns(MAX_UNSYNCED))).await;
-        let cut_at = self.flushing.lock().await.cut_at;
-        let old =
-            !self.shared.journal.is_idle() && now.saturating_sub(cut_at) > ns(MAX_JOURNAL_AGE);
-        if old || self.shared.journal.bytes() > MAX_JOURNAL {
-            self.checkpoint_or_warn().await;
+        let bytes = self.shared.journal.bytes();
+        // Who holds it is cutting.
+        let due = self.flushing.try_lock();
+        if due.is_ok_and(|mut pending| pending.is_due(bytes, now)) {
+            let store = self.clone();
+            tokio::spawn(async move { store.checkpoint_or_warn().await });
         }
         let before = now.saturating_sub(ns(MAX_IDLE));
         if self.shared.handles.load(Ordering::Relaxed) > 0 {
@@ -118,36 +153,45 @@ impl Store {
         if pending.old.is_none() {
             let rotated = self.shared.journal.rotate().await;
             let rotated = rotated.map_err(|e| self.shared.journal_failed(BlockId(0), &e))?;
-            pending.old = Some(rotated);
+            pending.old = Some(Old {
+                numbers: vec![rotated.0],
+                blocks: rotated.1,
+            });
         }
-        let Some((number, blocks)) = &pending.old else {
+        let Some(old) = &pending.old else {
             return Ok(());
         };
-        self.bring_in_place(blocks).await?;
-        let folders: BTreeSet<_> = blocks
+        let brought = self.bring_in_place(&old.blocks).await?;
+        let folders: BTreeSet<_> = old
+            .blocks
             .iter()
             .map(|b| self.shared.names.folder(*b))
             .collect();
         for folder in folders {
-            // Names that went to the trash. A folder that is not there has no names.
+            // Names of new replicas, and those that went to the trash. A folder that is not there
+            // has no names.
             if self.shared.io.exists(&folder).await {
                 let synced = self.shared.io.sync_dir(&folder).await;
                 synced.map_err(|e| crate::errno::disk("cannot sync a folder", 0, &e))?;
             }
         }
-        if let Err(e) = self.shared.journal.remove(*number).await {
-            // It stays as a second journal of which everything is in place: harmless.
-            tracing::warn!(
-                "{}: cannot remove: {e}",
-                self.shared.names.journal(*number).display()
-            );
+        brought.iter().for_each(|replica| replica.named());
+        for number in &old.numbers {
+            if let Err(e) = self.shared.journal.remove(*number).await {
+                // It stays as a further journal of which everything is in place: harmless.
+                tracing::warn!(
+                    "{}: cannot remove: {e}",
+                    self.shared.names.journal(*number).display()
+                );
+            }
         }
         pending.old = None;
         pending.cut_at = self.shared.io.mono_ns();
         Ok(())
     }
 
-    async fn bring_in_place(&self, blocks: &BTreeSet<BlockId>) -> Res<()> {
+    /// Answers the replicas that were written to. Their names may not be on disk yet.
+    async fn bring_in_place(&self, blocks: &BTreeSet<BlockId>) -> Res<Vec<Arc<Replica>>> {
         let mut replicas: Vec<Arc<Replica>> = Vec::new();
         let mut last = 0;
         for block in blocks {
@@ -161,12 +205,13 @@ impl Store {
         self.shared.sync_journal(BlockId(0), last).await?;
         let mut running = JoinSet::new();
         let mut result = Ok(());
-        for replica in replicas {
+        for replica in &replicas {
             if running.len() >= PARALLEL
                 && let Some(Ok(Err(e))) = running.join_next().await
             {
                 result = Err(e);
             }
+            let replica = replica.clone();
             running.spawn(async move { replica.checkpoint().await });
         }
         while let Some(done) = running.join_next().await {
@@ -176,7 +221,7 @@ impl Store {
                 Err(e) => result = Err(crate::errno::fail(crate::errno::EIO, e.to_string())),
             }
         }
-        result
+        result.map(|()| replicas)
     }
 
     /// Removes what has been in the trash for long enough.
@@ -203,8 +248,11 @@ impl Store {
     /// Brings everything to the disk and cuts the journal; for a clean end.
     pub async fn close(&self) {
         self.flush_since(u64::MAX).await;
-        if !self.shared.journal.is_idle() && self.shared.journal.failed().is_none() {
-            self.checkpoint_or_warn().await;
+        let left = self.flushing.lock().await.old.is_some();
+        for due in [left, !self.shared.journal.is_idle()] {
+            if due && self.shared.journal.failed().is_none() {
+                self.checkpoint_or_warn().await;
+            }
         }
         self.shared.release();
     }

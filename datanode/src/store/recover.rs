@@ -3,7 +3,12 @@
 //! A replica is as long as what was synced, and longer by what of the rest verifies: chunks that
 //! no sync ever covered and that do not match their checksums count as never written. A chunk
 //! below what was synced that does not match makes the replica bad.
+//!
+//! Only a replica that does not end where the journals say, or that has to be changed, is read and
+//! synced before the start goes on. Others get what the journals hold of them and no sync: the
+//! journals stay until the first cut has brought everything in place and synced it there.
 
+use super::flush::Old;
 use super::identity::{self, FORMAT, Identity};
 use super::journal::{Contents, Journal, ParsedJournal, Record, parse};
 use super::layout::{
@@ -19,11 +24,16 @@ use crate::metrics::{Metrics, count};
 use boomfs_io::{File, Io, Open, watch};
 use boomfs_wire::{BlockId, CHUNK, ClusterId, NodeId};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::task::JoinSet;
+
+/// Replicas looked at or synced at the same time.
+const PARALLEL: usize = 16;
 
 /// What the journals say of a block.
 #[derive(Default)]
@@ -136,15 +146,25 @@ pub(super) async fn open(
     );
     let shared = Arc::new(shared);
     make_folders(&shared).await?;
-    let replicas = recover(&shared, found, journals.plans).await?;
-    for number in journals.numbers {
-        let path = shared.names.journal(number);
-        let removed = shared.journal.remove(number).await;
-        removed.map_err(Error::io("cannot remove an old journal", &path))?;
+    let blocks: BTreeSet<BlockId> = journals.plans.keys().copied().collect();
+    let recovered = recover(&shared, found, journals.plans).await?;
+    let mut old = None;
+    if recovered.carried {
+        old = Some(Old {
+            numbers: journals.numbers,
+            blocks,
+        });
+    } else {
+        for number in journals.numbers {
+            let path = shared.names.journal(number);
+            let removed = shared.journal.remove(number).await;
+            removed.map_err(Error::io("cannot remove an old journal", &path))?;
+        }
     }
+    let replicas = recovered.replicas;
     let used: u64 = replicas.iter().map(Replica::footprint).sum();
     shared.room.used.fetch_add(used, Ordering::Relaxed);
-    let store = Store::assemble(shared, replicas, identity, ballot);
+    let store = Store::assemble(shared, replicas, identity, ballot, old);
     store.refresh_space().await;
     Ok(store)
 }
@@ -275,11 +295,11 @@ fn check(path: &Path, record: &Record) -> Result<(), Error> {
 
 /// Finds all replicas and reads their headers.
 async fn scan(io: &Io, names: &Names) -> Result<BTreeMap<BlockId, Found>, Error> {
-    let mut out = BTreeMap::new();
     let blocks = names.blocks();
     if !io.exists(&blocks).await {
-        return Ok(out);
+        return Ok(BTreeMap::new());
     }
+    let mut files = Vec::new();
     let mut folders = vec![(blocks, 2)];
     while let Some((folder, depth)) = folders.pop() {
         let items = io.read_dir(&folder).await;
@@ -294,28 +314,61 @@ async fn scan(io: &Io, names: &Names) -> Result<BTreeMap<BlockId, Found>, Error>
                 tracing::warn!("{}: is no replica, left alone", path.display());
                 continue;
             };
-            let file = io.open(&path, Open::read()).await;
-            let file = file.map_err(Error::io("cannot open a replica", &path))?;
-            let head = file.read_at(0, HEADER_LEN).await;
-            let head = head.map_err(Error::io("cannot read a replica's header", &path))?;
-            let parsed = match Header::parse(&head) {
-                Parsed::Newer(found) => {
-                    return Err(Error::NewerFormat {
-                        path,
-                        found: u64::from(found),
-                        known: u64::from(REPLICA_VERSION),
-                    });
-                }
-                Parsed::Good(h) if h.block != block => {
-                    Parsed::Bad("its header names another block")
-                }
-                parsed => parsed,
-            };
-            let len = item.len;
-            out.insert(block, Found { path, len, parsed });
+            files.push((block, path, item.len));
         }
     }
-    Ok(out)
+    let looked = side_by_side(files, |(block, path, len)| {
+        look(io.clone(), block, path, len)
+    });
+    Ok(looked.await?.into_iter().collect())
+}
+
+/// Reads the header of one file.
+async fn look(io: Io, block: BlockId, path: PathBuf, len: u64) -> Result<(BlockId, Found), Error> {
+    let file = io.open(&path, Open::read()).await;
+    let file = file.map_err(Error::io("cannot open a replica", &path))?;
+    let head = file.read_at(0, HEADER_LEN).await;
+    let head = head.map_err(Error::io("cannot read a replica's header", &path))?;
+    let parsed = match Header::parse(&head) {
+        Parsed::Newer(found) => {
+            return Err(Error::NewerFormat {
+                path,
+                found: u64::from(found),
+                known: u64::from(REPLICA_VERSION),
+            });
+        }
+        Parsed::Good(h) if h.block != block => Parsed::Bad("its header names another block"),
+        parsed => parsed,
+    };
+    Ok((block, Found { path, len, parsed }))
+}
+
+/// Does the same to many, some at a time. Ends with the first failure, once what has begun ended.
+async fn side_by_side<T, R, W>(items: Vec<T>, work: impl Fn(T) -> W) -> Result<Vec<R>, Error>
+where
+    R: Send + 'static,
+    W: Future<Output = Result<R, Error>> + Send + 'static,
+{
+    let mut items = items.into_iter();
+    let mut running = JoinSet::new();
+    let mut out = Vec::new();
+    let mut failed = None;
+    loop {
+        while failed.is_none() && running.len() < PARALLEL {
+            let Some(item) = items.next() else { break };
+            running.spawn(work(item));
+        }
+        match running.join_next().await {
+            None => break,
+            Some(Ok(Ok(done))) => out.push(done),
+            Some(Ok(Err(e))) => failed = failed.or(Some(e)),
+            Some(Err(e)) => {
+                let ended = Error::io("cannot look through the replicas", Path::new("blocks"));
+                failed = failed.or(Some(ended(io::Error::other(e))));
+            }
+        }
+    }
+    failed.map_or(Ok(out), Err)
 }
 
 /// A replica that has to be written to before it can be used.
@@ -325,20 +378,66 @@ struct Repair {
     verified: Verified,
 }
 
+/// What became of a replica of which the journals speak.
+enum Replayed {
+    /// There is none.
+    Gone,
+    /// It was moved away.
+    PutAway(BlockId),
+    /// All of it was synced: it has what the journals say, as long as they are kept.
+    Carried(Header),
+    /// It has to be synced first.
+    Repair(Repair),
+}
+
+/// All replicas, in order.
+struct Recovered {
+    replicas: Vec<Replica>,
+    /// Some rely on the journals.
+    carried: bool,
+}
+
 /// Brings every replica in order.
 async fn recover(
     shared: &Arc<Shared>,
     mut found: BTreeMap<BlockId, Found>,
     plans: BTreeMap<BlockId, Plan>,
-) -> Result<Vec<Replica>, Error> {
+) -> Result<Recovered, Error> {
     let mut out = Vec::new();
     let mut repairs = Vec::new();
-    for (block, plan) in plans {
-        let here = found.remove(&block);
-        let path = shared.names.replica(block);
-        let repair = replay(shared, &path, here, plan).await;
-        repairs.extend(repair.map_err(Error::io("cannot replay the journal into", &path))?);
+    let planned: Vec<_> = plans
+        .into_iter()
+        .map(|(block, plan)| (block, found.remove(&block), plan))
+        .collect();
+    let store = shared.clone();
+    let replayed = side_by_side(planned, move |(block, here, plan)| {
+        let shared = store.clone();
+        async move {
+            let path = shared.names.replica(block);
+            let replayed = replay(&shared, &path, here, plan).await;
+            replayed.map_err(Error::io("cannot replay the journal into", &path))
+        }
+    });
+    let mut left = BTreeSet::new();
+    for one in replayed.await? {
+        match one {
+            Replayed::Gone => {}
+            Replayed::PutAway(block) => {
+                left.insert(shared.names.folder(block));
+            }
+            Replayed::Carried(h) => {
+                out.extend(Replica::new(shared, Place::Home, h, h.synced, true));
+            }
+            Replayed::Repair(repair) => repairs.push(repair),
+        }
     }
+    let carried = !out.is_empty();
+    if !left.is_empty() {
+        // A block may be made anew from now on: its file must not turn out to be the one of before.
+        left.extend([shared.names.trash(), shared.names.quarantine()]);
+        sync_folders(shared, left).await?;
+    }
+    let mut tails = Vec::new();
     for (block, here) in found {
         match here.parsed {
             Parsed::Good(header) => {
@@ -352,8 +451,7 @@ async fn recover(
                         false,
                     ));
                 } else {
-                    let repair = check_tail(shared, &here.path, header, &BTreeMap::new()).await;
-                    repairs.push(repair.map_err(Error::io("cannot check", &here.path))?);
+                    tails.push((here.path, header));
                 }
             }
             Parsed::Blank => {
@@ -374,6 +472,23 @@ async fn recover(
             Parsed::Newer(_) => {}
         }
     }
+    let store = shared.clone();
+    let checked = side_by_side(tails, move |(path, header)| {
+        let shared = store.clone();
+        async move {
+            let how = Open {
+                write: true,
+                ..Open::read()
+            };
+            let checked = async {
+                let file = shared.io.open(&path, how).await?;
+                check_tail(&shared, file, header, &BTreeMap::new()).await
+            };
+            let checked = checked.await.map_err(Error::io("cannot check", &path));
+            checked.map(|(repair, _)| repair)
+        }
+    });
+    repairs.extend(checked.await?);
     mend(shared, &repairs).await?;
     out.extend(repairs.into_iter().filter_map(|r| {
         let length = r.verified.length;
@@ -383,51 +498,78 @@ async fn recover(
         };
         Replica::new(shared, Place::Home, header, length, false)
     }));
-    Ok(out)
+    Ok(Recovered {
+        replicas: out,
+        carried,
+    })
 }
 
 fn layout_of(header: &Header) -> Option<Layout> {
     Layout::new(header.block_size)
 }
 
-/// Does what the journal says of one block. `None` where there is no replica afterwards.
+/// Does what the journals say of one block.
 async fn replay(
     shared: &Arc<Shared>,
     path: &Path,
     here: Option<Found>,
     plan: Plan,
-) -> io::Result<Option<Repair>> {
+) -> io::Result<Replayed> {
     let header = plan.header();
     let Some(layout) = layout_of(&header) else {
-        return Ok(None);
+        return Ok(Replayed::Gone);
     };
     if plan.state.deleted {
-        if here.is_some() {
-            put_away(shared, path, &plan.state).await?;
+        if here.is_none() {
+            return Ok(Replayed::Gone);
         }
-        return Ok(None);
+        put_away(shared, path, &plan.state).await?;
+        return Ok(Replayed::PutAway(header.block));
     }
-    if here.is_none() && !plan.is_whole() && plan.state.synced > 0 {
-        // A copy that did not reach its place. What is synced otherwise has its name on disk.
-        return Ok(None);
-    }
-    if let Some(folder) = path.parent() {
-        shared.io.create_dir_all(folder).await?;
+    if here.is_none() {
+        if !plan.is_whole() && plan.state.synced > 0 {
+            // A copy that did not reach its place. What is synced otherwise has its name on disk.
+            return Ok(Replayed::Gone);
+        }
+        if let Some(folder) = path.parent() {
+            shared.io.create_dir_all(folder).await?;
+        }
     }
     let file = shared.io.open(path, Open::write_create()).await?;
     if let Some(cut) = plan.cut {
         shorten(&file, layout, cut).await?;
     }
-    for (chunk, data) in &plan.images {
-        file.write_at(layout.chunk_at(*chunk), data.to_vec())
-            .await?;
-        let crc = crc32c::crc32c(data);
-        file.write_at(layout.slot_at(*chunk), encode_slots(&[crc]))
-            .await?;
+    put_images(&file, layout, &plan.images).await?;
+    let (repair, as_it_was) = check_tail(shared, file, header, &plan.images).await?;
+    if as_it_was && plan.cut.is_none() {
+        return Ok(Replayed::Carried(header));
     }
-    check_tail(shared, path, header, &plan.images)
-        .await
-        .map(Some)
+    Ok(Replayed::Repair(repair))
+}
+
+/// Writes chunks in place, those that follow one another at once.
+async fn put_images(file: &File, layout: Layout, images: &BTreeMap<u32, Bytes>) -> io::Result<()> {
+    let mut runs = Vec::new();
+    let mut rest = images.iter().peekable();
+    while let Some((first, image)) = rest.next() {
+        let mut data = image.to_vec();
+        let mut crcs = vec![crc32c::crc32c(image)];
+        let mut next = first.saturating_add(1);
+        // A chunk that is not full ends the run.
+        while data.len().is_multiple_of(CHUNK)
+            && let Some((_, image)) = rest.next_if(|(chunk, _)| **chunk == next)
+        {
+            data.extend_from_slice(image);
+            crcs.push(crc32c::crc32c(image));
+            next = next.saturating_add(1);
+        }
+        runs.push((layout.chunk_at(*first), data));
+        runs.push((layout.slot_at(*first), encode_slots(&crcs)));
+    }
+    if runs.is_empty() {
+        return Ok(());
+    }
+    file.write_runs(runs).await
 }
 
 async fn put_away(shared: &Shared, path: &Path, state: &Record) -> io::Result<()> {
@@ -451,19 +593,14 @@ struct Verified {
     bad: Option<String>,
 }
 
-/// Finds out how long a replica is after a crash, and makes its file end there.
+/// Finds out how long a replica is after a crash, and makes its file end there. Answers also
+/// whether it ended where the header says, with nothing behind.
 async fn check_tail(
     shared: &Arc<Shared>,
-    path: &Path,
+    file: File,
     mut header: Header,
     images: &BTreeMap<u32, Bytes>,
-) -> io::Result<Repair> {
-    let how = Open {
-        read: true,
-        write: true,
-        ..Open::default()
-    };
-    let file = shared.io.open(path, how).await?;
+) -> io::Result<(Repair, bool)> {
     let layout = Layout {
         block_size: header.block_size,
     };
@@ -480,14 +617,16 @@ async fn check_tail(
         tracing::error!("block {}: replica marked bad: {why}", header.block);
         header.bad = true;
     }
+    let mut as_it_was = verified.bad.is_none() && verified.length == header.synced;
     if !header.bad {
-        shorten(&file, layout, verified.length).await?;
+        as_it_was &= !shorten(&file, layout, verified.length).await?;
     }
-    Ok(Repair {
+    let repair = Repair {
         file,
         header,
         verified,
-    })
+    };
+    Ok((repair, as_it_was))
 }
 
 async fn verify_tail(
@@ -502,6 +641,10 @@ async fn verify_tail(
         .saturating_sub(layout.data_at())
         .min(layout.block_size);
     let good = |length| Verified { length, bad: None };
+    if there == synced {
+        // What was synced is not read again.
+        return Ok(good(synced));
+    }
     let mut chunk = u32::try_from(synced / CHUNK64).unwrap_or(u32::MAX);
     // What the journal brought back is looked at too: it may begin below what is synced.
     if let Some((first, _)) = images.first_key_value() {
@@ -549,19 +692,30 @@ async fn verify_tail(
 }
 
 /// Makes a replica end at a length, and leaves no checksum behind the end: a chunk appended later
-/// and lost in a crash must not be taken for one of before.
-async fn shorten(file: &File, layout: Layout, length: u64) -> io::Result<()> {
-    let keep = chunks_of(length);
-    let count = layout.chunks().saturating_sub(keep);
-    let slots = file
-        .read_at(layout.slot_at(keep), 4 * count as usize)
-        .await?;
-    if let Some(last) = slots.iter().rposition(|b| *b != 0) {
-        // Behind the data's start there are no slots: a short block has few.
-        let bytes = (last / 4 + 1) * 4;
-        file.write_at(layout.slot_at(keep), vec![0; bytes]).await?;
+/// and lost in a crash must not be taken for one of before. Answers whether anything was changed.
+async fn shorten(file: &File, layout: Layout, length: u64) -> io::Result<bool> {
+    let mut changed = false;
+    let mut from = layout.slot_at(chunks_of(length));
+    // Behind the data's start there are no slots: a short block has few.
+    let end = layout.slot_at(layout.chunks());
+    while from < end {
+        // Most of it was never written to.
+        from = file.next_data(from).await?.max(from);
+        let till = (from - from % CHUNK64 + CHUNK64).min(end);
+        let wanted = usize::try_from(till.saturating_sub(from)).map_err(io::Error::other)?;
+        let slots = file.read_at(from, wanted).await?;
+        if let Some(last) = slots.iter().rposition(|b| *b != 0) {
+            file.write_at(from, vec![0; last + 1]).await?;
+            changed = true;
+        }
+        from = till.max(from);
     }
-    file.set_len(layout.data_at() + length).await
+    let whole = layout.data_at() + length;
+    if file.len().await? != whole {
+        file.set_len(whole).await?;
+        changed = true;
+    }
+    Ok(changed)
 }
 
 /// Writes headers and syncs what was repaired.
@@ -583,35 +737,51 @@ async fn mend(shared: &Arc<Shared>, repairs: &[Repair]) -> Result<(), Error> {
     log(shared, &before)
         .await
         .map_err(Error::io("cannot write to the journal", &root))?;
-    for r in repairs {
-        let path = shared.names.replica(r.header.block);
+    let headers = repairs.iter().map(|r| {
         let header = Header {
             synced: r.verified.length,
             ..r.header
         };
-        let mended = async {
-            r.file.write_at(0, header.encode()).await?;
-            r.file.sync_data().await?;
-            match path.parent() {
-                Some(folder) => shared.io.sync_dir(folder).await,
-                None => Ok(()),
-            }
-        };
-        mended
-            .await
-            .map_err(Error::io("cannot bring a replica in order", &path))?;
-    }
-    for folder in [shared.names.blocks(), shared.names.trash(), root.clone()] {
-        let synced = shared.io.sync_dir(&folder).await;
-        synced.map_err(Error::io("cannot sync a folder", &folder))?;
-    }
+        (r.file.clone(), header)
+    });
+    let store = shared.clone();
+    let synced = side_by_side(headers.collect(), move |(file, header)| {
+        let shared = store.clone();
+        async move {
+            let path = shared.names.replica(header.block);
+            count(&shared.metrics.replica_syncs);
+            let mended = async {
+                file.write_at(0, header.encode()).await?;
+                file.sync_data().await
+            };
+            let mended = mended.await;
+            mended.map_err(Error::io("cannot bring a replica in order", &path))
+        }
+    });
+    synced.await?;
+    let folders = repairs.iter().map(|r| shared.names.folder(r.header.block));
+    let mut folders: BTreeSet<_> = folders.collect();
+    folders.extend([shared.names.blocks(), shared.names.trash(), root.clone()]);
+    sync_folders(shared, folders).await?;
+    // The journals of before may stay for the sake of others, and are replayed by the next start.
     let after: Vec<Record> = repairs
         .iter()
-        .map(|r| state(r, r.verified.length))
+        .map(|r| Record {
+            applied: true,
+            ..state(r, r.verified.length)
+        })
         .collect();
     log(shared, &after)
         .await
         .map_err(Error::io("cannot write to the journal", &root))
+}
+
+async fn sync_folders(shared: &Shared, folders: BTreeSet<PathBuf>) -> Result<(), Error> {
+    for folder in folders {
+        let synced = shared.io.sync_dir(&folder).await;
+        synced.map_err(Error::io("cannot sync a folder", &folder))?;
+    }
+    Ok(())
 }
 
 async fn log(shared: &Shared, records: &[Record]) -> io::Result<()> {

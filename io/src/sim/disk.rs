@@ -449,6 +449,17 @@ impl Disk {
         bytes
     }
 
+    /// Where the first page begins, from an offset on, that was written to; the end if none was.
+    pub(crate) fn next_data(&self, ino: u64, offset: u64) -> u64 {
+        let Some(inode) = self.inodes.get(&ino) else {
+            return 0;
+        };
+        let size = PAGE as u64;
+        let mut written = inode.now.pages.range(offset / size..);
+        let first = written.find(|(_, page)| page.is_some());
+        first.map_or(inode.now.len, |(page, _)| (page * size).max(offset))
+    }
+
     /// Takes a page's worth of space unless the file has it.
     fn reserve(&mut self, ino: u64, page: u64) -> io::Result<&mut Page> {
         let Some(inode) = self.inodes.get_mut(&ino) else {

@@ -172,6 +172,12 @@ impl SimFile {
             .await
     }
 
+    pub(crate) async fn next_data(&self, offset: u64) -> io::Result<u64> {
+        self.node
+            .act(|state| Ok(state.node(&self.node.name).disk.next_data(self.ino, offset)))
+            .await
+    }
+
     pub(crate) async fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check(self.how.write)?;
         let (len, crc) = (data.len(), crc32c::crc32c(data));

@@ -233,10 +233,11 @@ impl Replica {
         let mut data = Vec::with_capacity(run.iter().map(|p| p.data.len()).sum());
         run.iter().for_each(|p| data.extend_from_slice(&p.data));
         let crcs: Vec<u32> = run.iter().map(|p| p.crc).collect();
-        file.write_at(self.layout.chunk_at(first.chunk), data)
-            .await?;
-        file.write_at(self.layout.slot_at(first.chunk), encode_slots(&crcs))
-            .await
+        file.write_runs(vec![
+            (self.layout.chunk_at(first.chunk), data),
+            (self.layout.slot_at(first.chunk), encode_slots(&crcs)),
+        ])
+        .await
     }
 
     /// After a write beyond the end failed: the file ends where the replica does again.

@@ -170,9 +170,11 @@ impl Replica {
                 (*first, crcs, data, lsns)
             };
             lock(&self.meta).unsynced = true;
-            file.write_at(self.layout.chunk_at(first), data).await?;
-            file.write_at(self.layout.slot_at(first), encode_slots(&crcs))
-                .await?;
+            file.write_runs(vec![
+                (self.layout.chunk_at(first), data),
+                (self.layout.slot_at(first), encode_slots(&crcs)),
+            ])
+            .await?;
             let mut m = lock(&self.meta);
             for (chunk, len) in lsns {
                 m.pending.remove(&chunk);
@@ -212,7 +214,8 @@ impl Replica {
         Ok(Some(lsn))
     }
 
-    /// Second half: everything that older journal files say is in place and synced afterwards.
+    /// Second half: everything that older journal files say is in place and synced afterwards. The
+    /// name is left to whoever does this to many replicas of few folders.
     pub async fn checkpoint(&self) -> Res<()> {
         let _turn = self.syncing.lock().await;
         let bad = {
@@ -240,13 +243,19 @@ impl Replica {
         let (file, header) = brought
             .await
             .map_err(|e| disk("cannot write in place", self.block, &e))?;
-        if let Err(e) = self.sync_file(&file).await {
+        count(&self.shared.metrics.replica_syncs);
+        if let Err(e) = file.sync_data().await {
             self.mark_bad(&format!("a sync of its file failed: {e}"))
                 .await;
             return Ok(());
         }
         lock(&self.meta).header = Some(header);
         Ok(())
+    }
+
+    /// The folder was synced after the file was made.
+    pub fn named(&self) {
+        lock(&self.meta).named = true;
     }
 }
 

@@ -561,3 +561,107 @@ fn crashes_while_starting_are_survived() {
         }
     }
 }
+
+async fn journals(io: &Io) -> usize {
+    let items = io.read_dir(Path::new(DATA)).await.unwrap();
+    items
+        .iter()
+        .filter(|i| i.name.starts_with("journal."))
+        .count()
+}
+
+#[test]
+fn a_start_after_a_crash_syncs_no_replica_that_was_synced() {
+    for unsynced in [Unsynced::Lost, Unsynced::Kept] {
+        let world = World::new(12);
+        // The last has more chunks than go into the journal at a sync.
+        let bytes = |block: u64| {
+            pattern(
+                if block == 41 {
+                    200_000
+                } else {
+                    1000 * block as usize
+                },
+                3,
+            )
+        };
+        world.run(async {
+            let store = open(&world.node("dn")).await;
+            for block in 1..=41 {
+                let w = new_block(&store, block, 1, SIZE).await.unwrap();
+                write(&w, 0, &bytes(block)).await.unwrap();
+                w.replica.sync().await.unwrap();
+            }
+        });
+        for _ in 0..2 {
+            world.crash_with("dn", unsynced);
+            world.run(async {
+                let opened = try_open(&world.node("dn")).await.unwrap();
+                assert_eq!(count_of(&opened.metrics.replica_syncs), 0);
+                for block in 1..=41 {
+                    assert_eq!(read_all(&opened.store, block).await.unwrap(), bytes(block));
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn journals_stay_until_what_they_say_is_in_place() {
+    let world = World::new(13);
+    world.run(async {
+        let store = open(&world.node("dn")).await;
+        let w = new_block(&store, 1, 1, SIZE).await.unwrap();
+        write(&w, 0, &pattern(9000, 1)).await.unwrap();
+        w.replica.sync().await.unwrap();
+    });
+    world.crash_with("dn", Unsynced::Lost);
+    world.run(async {
+        let io = world.node("dn");
+        let opened = try_open(&io).await.unwrap();
+        assert_eq!(journals(&io).await, 2);
+        opened.store.tick().await;
+        let cut = async {
+            while journals(&io).await > 1 {
+                io.sleep(Duration::from_millis(10)).await;
+            }
+        };
+        io.timeout(Duration::from_secs(5), cut).await.unwrap();
+        assert_eq!(count_of(&opened.metrics.replica_syncs), 1);
+    });
+    world.crash_with("dn", Unsynced::Lost);
+    world.run(async {
+        let io = world.node("dn");
+        let store = open(&io).await;
+        assert_eq!(read_all(&store, 1).await.unwrap(), pattern(9000, 1));
+        store.close().await;
+        assert_eq!(journals(&io).await, 1);
+    });
+}
+
+#[test]
+fn a_journal_that_is_quiet_is_cut() {
+    let world = World::new(14);
+    world.run(async {
+        let io = world.node("dn");
+        let store = open(&io).await;
+        let w = new_block(&store, 1, 1, SIZE).await.unwrap();
+        write(&w, 0, &pattern(9000, 1)).await.unwrap();
+        w.replica.sync().await.unwrap();
+        // The record from which a torn header can be made again is cut in its turn.
+        for _ in 0..20 {
+            io.sleep(Duration::from_secs(1)).await;
+            store.tick().await;
+        }
+        assert!(store.shared().journal.is_idle());
+        assert_eq!(journals(&io).await, 1);
+    });
+    world.crash_with("dn", Unsynced::Lost);
+    world.run(async {
+        let io = world.node("dn");
+        let opened = try_open(&io).await.unwrap();
+        assert_eq!(journals(&io).await, 1, "there was nothing to keep it for");
+        assert_eq!(count_of(&opened.metrics.replica_syncs), 0);
+        assert_eq!(read_all(&opened.store, 1).await.unwrap(), pattern(9000, 1));
+    });
+}
