@@ -78,6 +78,14 @@ pub fn number(name: &[u8]) -> Option<i32> {
         .map(|(_, number)| *number)
 }
 
+/// The name of a number; that of [`EIO`] if it has none here.
+pub fn name(number: i32) -> &'static str {
+    TABLE
+        .iter()
+        .find(|(_, n)| *n == number)
+        .map_or("EIO", |(name, _)| name)
+}
+
 /// A failure with its sentence.
 pub fn failure(errno: i32, message: impl Into<String>) -> Failure {
     Failure {

@@ -170,15 +170,36 @@ pub struct Numbers {
 /// # Errors
 /// A failure to answer it with: a number out of range, a path that is none, too long.
 pub fn request(numbers: Numbers, caller: &Caller, op: &Op) -> Result<Row, Failure> {
+    let mut p = numbered(numbers);
+    p.caller(caller);
+    command(&mut p, op)?;
+    bounded(p)
+}
+
+fn numbered(numbers: Numbers) -> Packer {
     let mut p = Packer::new();
     p.uint(numbers.arrival)
         .conn(numbers.conn)
         .uint(numbers.session)
         .uint(numbers.seq)
         .uint(numbers.ack);
-    p.caller(caller);
-    command(&mut p, op)?;
-    bounded(p)
+    p
+}
+
+/// A command that cannot be one, as the event `request`: refused in its turn, so that those behind it
+/// do not miss it.
+///
+/// # Errors
+/// Its own number is out of range.
+pub fn refused(numbers: Numbers, failure: &Failure) -> Result<Row, Failure> {
+    let mut p = numbered(numbers);
+    p.caller(&Caller::default());
+    head(&mut p, "refuse", 0, &[])?
+        .open()
+        .text(errno::name(failure.errno).as_bytes())
+        .text(failure.message.as_bytes())
+        .close();
+    p.row()
 }
 
 /// A question as the event `ask`.

@@ -425,7 +425,9 @@ impl Reader {
                         seq,
                         ack,
                     };
-                    match input::request(numbers, &caller, &op) {
+                    let row = input::request(numbers, &caller, &op)
+                        .or_else(|failure| input::refused(numbers, &failure));
+                    match row {
                         Ok(row) => self.queue(What::Command { seq, row }).await?,
                         Err(failure) => {
                             self.conn.push(Item::message(FromNameNode::Answered {

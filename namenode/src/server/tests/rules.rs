@@ -137,6 +137,19 @@ fn a_session_goes_on_behind_commands_that_the_shell_refused() {
             95
         );
         assert!(raw.call(3, mkdir("d")).await.is_ok());
+        // And when those behind have come before the refusal has left.
+        raw.command(4, mkdir("a/b")).await;
+        raw.command(5, mkdir("e")).await;
+        raw.command(6, mkdir("e")).await;
+        let mut errnos = Vec::new();
+        for _ in 4..=6 {
+            let Some(FromNameNode::Answered { seq, result }) = raw.receive().await else {
+                panic!("no answer")
+            };
+            errnos.push((seq, result.err().map(|failure| failure.errno)));
+        }
+        errnos.sort();
+        assert_eq!(errnos, [(4, Some(22)), (5, None), (6, Some(17))]);
         healthy(&server);
     });
 }
