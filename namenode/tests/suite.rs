@@ -42,6 +42,9 @@ mod datanodes;
 #[path = "suite/repair.rs"]
 mod repair;
 
+#[path = "suite/paxos.rs"]
+mod paxos;
+
 #[path = "suite/permissions.rs"]
 mod permissions;
 
