@@ -198,9 +198,9 @@ impl Acc {
         Ok(())
     }
 
-    /// True if nothing that comes later in order can change the result of a `least`.
+    /// True if nothing that is greater than all before can change the result of a `least` of a fixed number.
     pub fn full(&self) -> bool {
-        matches!(self, Acc::Extreme { items, limit, fixed: true, greatest: false } if items.len() >= *limit)
+        matches!(self, Acc::Extreme { items, limit, greatest: false, .. } if items.len() >= *limit)
     }
 
     /// The result; `None`: nothing has none.

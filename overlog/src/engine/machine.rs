@@ -303,16 +303,26 @@ impl Machine {
         result: &Col,
         agg: &Aggregate,
         body: &Body,
-        in_order: bool,
+        in_order: Option<usize>,
     ) -> Result<bool, Stop> {
         let mut acc = Acc::new(agg);
         let outer = self.poison.take();
+        let mut last: Option<Vec<u8>> = None;
         self.run(world, body, &mut |m| {
+            if let Some(slot) = in_order {
+                let here = m.slots.slot(slot);
+                if last.as_deref() != Some(here) {
+                    if last.is_some() && acc.full() {
+                        return Ok(false);
+                    }
+                    last = Some(here.to_vec());
+                }
+            }
             // Only the binding of the nested body is dropped.
             if let Err(error) = acc.add(agg, &m.slots, world.functions()) {
                 m.errors.push(error.0);
             }
-            Ok(!(in_order && acc.full()))
+            Ok(true)
         })?;
         self.poison = outer;
         match acc.finish().map_err(|e| e.0) {

@@ -3,8 +3,8 @@
 
 use crate::api::RunError;
 use crate::ir::{
-    Action, Aggregate, Arg, Atom, Expr, HeadArg, Program, RelId, RelKind, Rule, RuleId, Term, Type,
-    VarId,
+    Action, AggOp, Aggregate, Arg, Atom, Expr, HeadArg, Program, RelId, RelKind, Rule, RuleId,
+    Term, Type, VarId,
 };
 use crate::packed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,8 +127,9 @@ pub enum Step {
         body: Body,
         /// Variables that it shares with what is outside.
         outer: Vec<usize>,
-        /// The nested body's rows come in the order of the aggregate's value: stop after this many.
-        in_order: bool,
+        /// The nested body's rows come in the order of this variable, which the aggregate's value starts with: enough
+        /// is known when it has passed the value that the last one needed has.
+        in_order: Option<usize>,
     },
 }
 
@@ -320,7 +321,7 @@ impl Planner<'_> {
                 let mut inner = bound.clone();
                 let terms: Vec<&Term> = body.iter().collect();
                 let body = self.body(rule, &terms, &mut inner)?;
-                let in_order = least_in_order(agg, &body, self.indexes, &terms);
+                let in_order = least_in_order(agg, &body, &terms, bound);
                 Step::Agg {
                     result: bind(*var, bound),
                     agg: agg.clone(),
@@ -446,38 +447,54 @@ fn unchecked(program: &Program, rule: &Rule) -> Vec<bool> {
         .collect()
 }
 
-/// `least<N, [X, ..]>` over one arrangement that is scanned in the order of X needs only its first N rows.
-fn least_in_order(agg: &Aggregate, body: &Body, indexes: &Indexes, terms: &[&Term]) -> bool {
-    if agg.op != crate::ir::AggOp::Least {
-        return false;
-    }
+/// `least<N, [X, ..]>` over an arrangement that is scanned in the order of X needs only its first rows. Gives the slot
+/// of X. What could fail in the rows behind would have to be reported, so nothing may.
+fn least_in_order(
+    agg: &Aggregate,
+    body: &Body,
+    terms: &[&Term],
+    bound: &BTreeSet<VarId>,
+) -> Option<usize> {
+    let fixed = match agg.args.first() {
+        Some(Expr::Const(_)) => true,
+        Some(Expr::Var(n)) => bound.contains(n),
+        _ => false,
+    };
     let leading = match agg.args.get(1) {
-        Some(Expr::List(items)) => items.first(),
+        Some(Expr::List(items)) if items.iter().all(is_plain) => items.first(),
         other => other,
     };
     let Some(Expr::Var(lead)) = leading else {
-        return false;
+        return None;
     };
-    // The first step that can give more than one row must bind X first, and be keyed by it from there on.
-    let mut scans = body.steps.iter().filter_map(|s| match s {
+    if agg.op != AggOp::Least || !fixed || !terms.iter().all(|term| is_safe(term)) {
+        return None;
+    }
+    // The outermost loop binds X first: all others are within one value of X.
+    let slot = lead.0 as usize;
+    let outermost = body.steps.iter().find_map(|s| match s {
         Step::Each { source, cols } => Some((source, cols)),
         _ => None,
     });
-    let Some((Source::Index { index, prefix, .. }, cols)) = scans.next() else {
-        return false;
-    };
-    let binds = matches!(cols.first(), Some(Col::Bind(s)) if *s == lead.0 as usize);
-    let def = indexes.get(*index);
-    let point = scans.all(|(source, _)| match source {
-        Source::Index { index, prefix, .. } => prefix.len() >= indexes.get(*index).unique_width,
-        Source::Tick => true,
+    match outermost {
+        Some((Source::Index { .. }, cols)) => {
+            matches!(cols.first(), Some(Col::Bind(s)) if *s == slot).then_some(slot)
+        }
+        _ => None,
+    }
+}
+
+fn is_plain(e: &Expr) -> bool {
+    matches!(e, Expr::Var(_) | Expr::Const(_))
+}
+
+/// A term that finds rows or compares what is known: it cannot fail.
+fn is_safe(term: &Term) -> bool {
+    match term {
+        Term::Atom(_) | Term::Not(_) => true,
+        Term::Test(Expr::Binary(op, a, b)) => lag::compares(*op) && is_plain(a) && is_plain(b),
         _ => false,
-    });
-    let atoms = terms
-        .iter()
-        .filter(|t| matches!(t, Term::Unnest { .. }))
-        .count();
-    binds && point && atoms == 0 && prefix.len() < def.unique_width
+    }
 }
 
 fn bind(var: VarId, bound: &mut BTreeSet<VarId>) -> Col {

@@ -23,6 +23,7 @@ on_both!(
     count_star_counts_combinations_of_rows,
     sum_avg_and_list_take_one_contribution_of_each_combination,
     count_counts_distinct_values,
+    least_of_a_number_that_is_asked_for_in_the_order_of_a_column,
     min_max_any_argmin_argmax_and_top_and_least,
     float_sums_are_exact_and_rounded_once,
     kept_totals_follow_what_comes_and_goes,
@@ -295,6 +296,41 @@ fn count_counts_distinct_values<S: Subject>() {
         "{TWO} view n(X: int, C: int, S: list) kept; n(X, count<Z>, set<Z>) :- a(X, Y), b(Y, Z);"
     ));
     assert_eq!(n.rows("n"), ["1, 2, [5, 6]", "2, 2, [5, 6]"]);
+}
+
+/// A page of a table in the order of a column, as a reader asks for it: what lies behind it does not matter.
+fn least_of_a_number_that_is_asked_for_in_the_order_of_a_column<S: Subject>() {
+    let mut n = Host::<S>::new(
+        "table t(P: int, K: string, C: int) keys(P, K); table u(K: string, X: int) keys(K, X); event put(P: int, K: string, C: int);
+         event also(K: string, X: int); event page(P: int, After: int, N: int); event out(L: list); event pairs(L: list);
+         view v(K: string, L: list) lazy; v(K, [K, X]) :- u(K, X);
+         t(P, K, C) :- put(P, K, C); u(K, X) :- also(K, X);
+         out(L) :- page(P, After, N), L := least<N, [C, K]> { t(P, K, C), C > After };
+         pairs(L) :- page(P, After, N), L := least<N, [C, W]> { t(P, K, C), C > After, v(K, W) };",
+    );
+    let puts = (0..20).map(|c| {
+        (
+            "put",
+            row![c % 2, format!("k{}", (c * 7) % 20).as_str(), c / 4],
+        )
+    });
+    n.run(&puts.collect::<Vec<_>>());
+    let also =
+        (0..20).flat_map(|k| (0..3).map(move |x| ("also", row![format!("k{k}").as_str(), 2 - x])));
+    n.run(&also.collect::<Vec<_>>());
+    n.run(&[("page", row![0, 1, 3])]);
+    assert_eq!(
+        n.seen("out"),
+        ["[[2, \"k10\"], [2, \"k16\"], [3, \"k18\"]]"]
+    );
+    assert_eq!(
+        n.seen("pairs"),
+        ["[[2, [\"k10\", 0]], [2, [\"k10\", 1]], [2, [\"k10\", 2]]]"]
+    );
+    n.run(&[("page", row![1, 3, 0]), ("page", row![7, 0, 5])]);
+    assert_eq!(n.seen("out"), ["[]"]);
+    n.run(&[("page", row![1, 3, 100])]);
+    assert_eq!(n.seen("out"), ["[[4, \"k13\"], [4, \"k19\"]]"]);
 }
 
 fn min_max_any_argmin_argmax_and_top_and_least<S: Subject>() {

@@ -171,7 +171,8 @@ fn sure(e: &Expr) -> bool {
     }
 }
 
-fn compares(op: BinaryOp) -> bool {
+/// A comparison: it has a result for any two values.
+pub fn compares(op: BinaryOp) -> bool {
     matches!(
         op,
         BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge
