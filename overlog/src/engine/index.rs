@@ -146,6 +146,9 @@ pub struct Places {
     hasher: DefaultHashBuilder,
 }
 
+/// Most seeks that are remembered in a tick: some 10 MiB of them.
+const MOST_PLACES: usize = 65_536;
+
 struct Known {
     hash: u64,
     index: IndexId,
@@ -188,6 +191,9 @@ impl Places {
     }
 
     fn put(&mut self, hash: u64, index: IndexId, seek: &Seek, parts: &[Part]) {
+        if self.known.len() >= MOST_PLACES {
+            return;
+        }
         let Ok(at) = u32::try_from(self.known.len()) else {
             return;
         };

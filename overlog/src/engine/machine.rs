@@ -573,14 +573,14 @@ fn step_frame<W: World>(
 }
 
 fn step_list(frame: &mut Frame, pos: &Col, item: &Col, slots: &mut Values) -> bool {
-    let mark = &frame.mark;
+    let mark = frame.mark;
     let Iter::List { bytes, at, count } = &mut frame.iter else {
         return false;
     };
     loop {
         let rest = bytes.get(*at..).unwrap_or_default();
         let (element, _) = packed::split_first(rest);
-        slots.release(*mark);
+        slots.release(mark);
         // The list's end is no value.
         if element.is_empty() {
             return false;

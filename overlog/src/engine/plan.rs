@@ -170,6 +170,8 @@ pub struct EventRule {
     pub slots: usize,
     /// The head has aggregates.
     pub grouped: bool,
+    /// A `delete` that names the columns of the key and no others: what is stored need not be found first.
+    pub by_key: bool,
     /// For each column of the head: what it gets is known to have its type.
     pub unchecked: Vec<bool>,
 }
@@ -216,6 +218,7 @@ impl Planner<'_> {
             drivers,
             events: events.iter().map(|(_, a)| a.rel).collect(),
             guards: guards::of(rule, &events, self.noted),
+            by_key: by_key(self.program, rule),
             unchecked: unchecked(self.program, rule),
             reads_views: lag::reads_any(rule, self.late),
             slots: slots(rule),
@@ -235,7 +238,7 @@ impl Planner<'_> {
 
     /// A `delete` looks for the stored rows that match its head.
     fn delete_target(&mut self, rule: &Rule) -> Option<Body> {
-        if rule.head.action != Action::Delete {
+        if rule.head.action != Action::Delete || by_key(self.program, rule) {
             return None;
         }
         let mut args = Vec::new();
@@ -423,6 +426,13 @@ pub fn slots(rule: &Rule) -> usize {
         } else {
             0
         }
+}
+
+fn by_key(program: &Program, rule: &Rule) -> bool {
+    let keys = &program.relation(rule.head.rel).keys;
+    let mut args = rule.head.args.iter().enumerate();
+    rule.head.action == Action::Delete
+        && args.all(|(c, arg)| matches!(arg, HeadArg::Expr(_)) == keys.contains(&c))
 }
 
 /// Columns of the head that take a variable which some atom binds from a column of the same type.

@@ -28,6 +28,9 @@ const MAX_WORKER_STEPS: u64 = 1_000_000;
 /// A batch of an arrangement is of at least so many ticks like the last, so that merging has less to do.
 const FEW_TICKS: usize = 4;
 
+/// So many recent changes become a batch whatever the last tick was like: they take several times the room.
+const MANY: usize = 4_096;
+
 /// For each table: the tables that must advance with it, and the views that must follow.
 type Downstream = BTreeMap<RelId, (BTreeSet<RelId>, BTreeSet<usize>)>;
 
@@ -183,10 +186,8 @@ impl State {
             self.behind.insert(*rel);
             if let Some(table) = self.tables.get(rel) {
                 let rows = table.keep(changes, &mut self.recent);
-                many |= rows
-                    >= self
-                        .recent_rows
-                        .max(self.recent_rows.min(1) * FEW_TICKS * changes.len());
+                let enough = self.recent_rows.max(FEW_TICKS * changes.len());
+                many |= rows >= enough.min(MANY);
             }
             if let Some((with, follow)) = self.at_once.get(rel)
                 && !follow.is_empty()

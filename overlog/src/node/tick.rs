@@ -496,6 +496,7 @@ fn drive(
         let outcome = machine.run(state, &driven.body, &mut |m| {
             let outcome = match &driven.target {
                 Some(target) => delete(state, program, rule, m, target, found)?,
+                None if plan.by_key => key(program, rule, m, found),
                 None => head(program, plan, rule, m, found),
             };
             if let Err(message) = outcome {
@@ -534,13 +535,6 @@ fn delete(
         }
         m.set(first + column, &value);
     }
-    if by_key(program, rule) {
-        let slot = |k: &usize| m.slots().slot(first + k).to_vec();
-        let columns = program.relation(rule.head.rel).keys.iter().map(slot);
-        let key = columns.collect::<Vec<_>>().concat();
-        found.keys.push(Row::from_bytes(key));
-        return Ok(Ok(()));
-    }
     m.run(state, target, &mut |m| {
         let row = found.rows.writer();
         for slot in first..first + rule.head.args.len() {
@@ -552,11 +546,25 @@ fn delete(
     Ok(Ok(()))
 }
 
-/// A `delete` that names the columns of the key, and no others: what is stored need not be found first.
-fn by_key(program: &Program, rule: &Rule) -> bool {
-    let keys = &program.relation(rule.head.rel).keys;
-    let mut args = rule.head.args.iter().enumerate();
-    args.all(|(c, arg)| matches!(arg, HeadArg::Expr(_)) == keys.contains(&c))
+/// Adds the key that a `delete` head names.
+fn key(program: &Program, rule: &Rule, m: &Machine, found: &mut Found) -> Result<(), String> {
+    let mut bytes = Vec::new();
+    for column in &program.relation(rule.head.rel).keys {
+        if let Some(HeadArg::Expr(e)) = rule.head.args.get(*column) {
+            let start = bytes.len();
+            eval(e, m.slots(), &program.functions)
+                .map_err(|e| e.0)?
+                .write(&mut bytes);
+            check_type(
+                program,
+                rule,
+                *column,
+                bytes.get(start..).unwrap_or_default(),
+            )?;
+        }
+    }
+    found.keys.push(Row::from_bytes(bytes));
+    Ok(())
 }
 
 /// Adds one binding to the rows of the head.

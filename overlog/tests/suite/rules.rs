@@ -43,6 +43,7 @@ on_both!(
     a_plus_equals_that_overflows_is_dropped,
     an_update_with_an_aggregate,
     a_delete_matches_a_pattern,
+    a_delete_by_key_needs_no_row,
     ids_for_several_creates_in_one_tick,
     all_messages_of_a_tick_are_sorted_and_distinct,
     a_head_at_the_bodys_location_is_no_message,
@@ -584,6 +585,23 @@ fn a_delete_matches_a_pattern<S: Subject>() {
     assert_eq!(n.rows("t"), ["2, 1, 2"]);
     n.run(&[("f", row![0])]);
     assert!(n.rows("t").is_empty());
+}
+
+/// The head names the key and nothing else, in another order than the columns', of rows that are there or not.
+fn a_delete_by_key_needs_no_row<S: Subject>() {
+    let mut n = Host::<S>::new(
+        "table t(A: string, X: int, B: int) keys(B, A); t(\"a\", 7, 1); t(\"b\", 7, 1); t(\"a\", 7, 2);
+         table one(X: int) keys(); one(5); event e(A: any, B: int); event again(A: string, X: int, B: int); event f(X: int);
+         delete t(A, _, B) :- e(A, B); t(A, X, B) :- again(A, X, B); delete one(_) :- f(_);",
+    );
+    n.run(&[("e", row!["a", 1]), ("e", row!["c", 1])]);
+    assert_eq!(n.rows("t"), ["\"a\", 7, 2", "\"b\", 7, 1"]);
+    n.run(&[("e", row!["b", 1]), ("again", row!["b", 8, 1])]);
+    assert_eq!(n.rows("t"), ["\"a\", 7, 2", "\"b\", 8, 1"]);
+    n.run(&[("e", row![3, 2]), ("f", row![0]), ("f", row![1])]);
+    assert_eq!(n.last.errors.len(), 1, "a key of the wrong type");
+    assert_eq!(n.rows("t").len(), 2);
+    assert!(n.rows("one").is_empty());
 }
 
 fn ids_for_several_creates_in_one_tick<S: Subject>() {
