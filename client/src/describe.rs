@@ -57,6 +57,9 @@ impl Subject {
             Op::ReserveGeneration { ino, .. } => Subject::ino("reserve generation", *ino),
             Op::CommitGeneration { ino, .. } => Subject::ino("commit generation", *ino),
             Op::Commit { ino, .. } => Subject::ino("commit length", *ino),
+            Op::AddNameNode { .. } => Subject::bare("add NameNode"),
+            Op::RemoveNameNode { .. } => Subject::bare("remove NameNode"),
+            Op::Transfer { .. } => Subject::bare("transfer leadership"),
         }
     }
 
@@ -69,6 +72,7 @@ impl Subject {
             ReadOp::StatFs => Subject::bare("statfs"),
             ReadOp::Locate { ino, .. } => Subject::ino("locate blocks", *ino),
             ReadOp::Status => Subject::bare("status"),
+            ReadOp::Identify => Subject::bare("identify"),
         }
     }
 
@@ -106,6 +110,8 @@ pub fn kind_of(answer: &Answer) -> &'static str {
         Answer::Target(_) => "Target",
         Answer::StatFs(_) => "StatFs",
         Answer::Status(_) => "Status",
+        Answer::NameNode(_) => "NameNode",
+        Answer::Identity(_) => "Identity",
     }
 }
 

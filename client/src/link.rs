@@ -506,7 +506,7 @@ impl Link {
     fn hello(&self) -> ToNameNode {
         let state = self.state();
         let peer = if self.observer {
-            Peer::Observer
+            Peer::Observer { stale: false }
         } else {
             let session = (state.session != SessionId(0)).then_some(state.session);
             Peer::Client {

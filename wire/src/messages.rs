@@ -1,5 +1,6 @@
 //! The messages: client and DataNode to NameNode and back, client and DataNode to DataNode.
 
+use crate::blob::Blob;
 use crate::ids::{BlockId, ClusterId, Generation, Ino, NodeId, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -239,6 +240,26 @@ pub enum Op {
         /// Modification time; `None` leaves it.
         mtime: Option<SetTime>,
     },
+    /// Admits a NameNode, which has a vote once the window of open slots has passed. Only for uid 0. Answer:
+    /// [`Answer::NameNode`].
+    AddNameNode {
+        /// Where it listens, `host:port`.
+        addr: String,
+        /// Chosen at random when its data folder was made; see [`ReadOp::Identify`].
+        nonce: u64,
+        /// The NameNode whose place it takes, or 0.
+        replaces: NodeId,
+    },
+    /// Takes a NameNode's vote away. Only for uid 0. Answer: [`Answer::Done`].
+    RemoveNameNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// Asks the leader to hand over to another NameNode. Only for uid 0. Answer: [`Answer::Done`], when it begins to.
+    Transfer {
+        /// To whom.
+        node: NodeId,
+    },
 }
 
 /// A question: answered from the state as it stands; changes nothing.
@@ -278,6 +299,8 @@ pub enum ReadOp {
     },
     /// The DataNodes and counts. Answer: [`Answer::Status`].
     Status,
+    /// Who this NameNode is; also one that is no member yet answers. Answer: [`Answer::Identity`].
+    Identify,
 }
 
 /// A block and who has it.
@@ -366,6 +389,40 @@ pub struct Status {
     pub starting: bool,
     /// Last slot of the log that is applied.
     pub applied_slot: u64,
+    /// The NameNodes.
+    pub namenodes: Vec<NameNodeStatus>,
+    /// The ballot of the leader, `[round, node]`; `None` while there is none.
+    pub ballot: Option<(u64, NodeId)>,
+}
+
+/// One NameNode in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameNodeStatus {
+    /// Its id.
+    pub node: NodeId,
+    /// Where it listens, `host:port`.
+    pub addr: String,
+    /// It has a vote.
+    pub votes: bool,
+    /// The last slot of which it has told that it knows it.
+    pub slot: u64,
+    /// The leader has heard of it within the last second; always true of the leader itself.
+    pub live: bool,
+}
+
+/// What a NameNode says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its id; 0 while it is not admitted.
+    pub node: NodeId,
+    /// Chosen at random when its data folder was made.
+    pub nonce: u64,
+    /// It leads.
+    pub leads: bool,
+    /// The last slot that it has applied.
+    pub slot: u64,
 }
 
 /// What a command or a question gets.
@@ -408,6 +465,10 @@ pub enum Answer {
     StatFs(StatFs),
     /// Health.
     Status(Status),
+    /// The id of a NameNode.
+    NameNode(NodeId),
+    /// Who a NameNode is.
+    Identity(Identity),
 }
 
 /// Why something failed: a POSIX error and a sentence for a person.
@@ -433,7 +494,10 @@ pub enum Peer {
         name: String,
     },
     /// A reader of queries and status: no session.
-    Observer,
+    Observer {
+        /// A NameNode that does not lead may answer, from what it has applied.
+        stale: bool,
+    },
     /// A DataNode. `node` 0 asks to be registered; `nonce` makes asking twice one registration.
     DataNode {
         /// Its id.
@@ -448,6 +512,17 @@ pub enum Peer {
         capacity: u64,
         /// Free space, bytes.
         free: u64,
+    },
+    /// Another NameNode, with messages of its rules. `Welcome` says who answers.
+    NameNode {
+        /// Its id; 0 while it is not admitted.
+        node: NodeId,
+        /// Chosen at random when its data folder was made.
+        nonce: u64,
+        /// Where it listens, `host:port`.
+        addr: String,
+        /// Hash of its rules: only the same rules understand one another's messages.
+        rules: u64,
     },
 }
 
@@ -525,6 +600,27 @@ pub enum ToNameNode {
         /// Replicas that are gone or were found to be bad.
         gone: Vec<BlockId>,
     },
+    /// What one run of another NameNode's rules says to this one.
+    Tell {
+        /// The messages.
+        rows: Vec<PeerRow>,
+        /// They go on in the next message: those of a run arrive together or not at all.
+        more: bool,
+    },
+    /// Asks for the state as of a slot that is not before this one. Answered by [`FromNameNode::State`]s.
+    FetchState {
+        /// The slot.
+        slot: u64,
+    },
+}
+
+/// A message of the rules of one NameNode to those of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRow {
+    /// The number of the event in the program; both have the same.
+    pub event: u32,
+    /// The packed row.
+    pub row: Blob,
 }
 
 /// A replica, as its DataNode reports it.
@@ -600,6 +696,31 @@ pub enum FromNameNode {
         ballot: u64,
         /// What to do.
         order: Order,
+    },
+    /// This NameNode does not lead; the connection ends.
+    NotLeader {
+        /// Where the leader listens, as far as is known.
+        leader: Option<String>,
+    },
+    /// To a DataNode: this NameNode leads now, and wants a full report.
+    Leads {
+        /// Its ballot.
+        ballot: u64,
+    },
+    /// Part of the replicated state.
+    State {
+        /// The slot whose effects it holds.
+        slot: u64,
+        /// Name of the table.
+        table: String,
+        /// Its number of columns.
+        columns: u32,
+        /// How many rows are in this part.
+        count: u64,
+        /// The packed rows, one after the other.
+        rows: Blob,
+        /// After the last part: number of all rows, and their digest.
+        end: Option<(u64, u64)>,
     },
 }
 

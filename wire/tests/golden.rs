@@ -261,7 +261,7 @@ fn to_name_node(book: &mut Book) {
         "hello.observer",
         &ToNameNode::Hello {
             cluster,
-            peer: Peer::Observer,
+            peer: Peer::Observer { stale: false },
         },
     );
     let addr = "dn1:7000".to_owned();
@@ -436,6 +436,8 @@ fn from_name_node(book: &mut Book) {
             sessions: 5,
             starting: true,
             applied_slot: 77,
+            namenodes: Vec::new(),
+            ballot: Some((4, NodeId(2))),
         }),
     );
     book.add(

@@ -319,7 +319,12 @@ impl State {
             }
             rows @ FromNameNode::Rows { .. } => self.rows(rows),
             FromNameNode::Refused { failure } => return Effect::Refused(failure),
-            FromNameNode::Renewed | FromNameNode::Welcome { .. } | FromNameNode::Order { .. } => {}
+            FromNameNode::Renewed
+            | FromNameNode::Welcome { .. }
+            | FromNameNode::Order { .. }
+            | FromNameNode::NotLeader { .. }
+            | FromNameNode::Leads { .. }
+            | FromNameNode::State { .. } => {}
         }
         Effect::None
     }

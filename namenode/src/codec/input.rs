@@ -369,6 +369,19 @@ fn command(p: &mut Packer, op: &Op) -> Result<(), Failure> {
             }
             p.close().time(*mtime).close()
         }
+        Op::AddNameNode {
+            addr,
+            nonce,
+            replaces,
+        } => {
+            let p = head(p, "add_namenode", 0, &[])?.open();
+            p.text(addr.as_bytes())
+                .uint(*nonce)
+                .uint(replaces.0)
+                .close()
+        }
+        Op::RemoveNameNode { node } => head(p, "remove_namenode", 0, &[])?.ints([node.0]),
+        Op::Transfer { node } => head(p, "transfer", 0, &[])?.ints([node.0]),
     };
     Ok(())
 }
@@ -393,6 +406,12 @@ fn question(p: &mut Packer, op: &ReadOp) -> Result<(), Failure> {
             head(p, "locate", ino.0, &[])?.ints([*offset, length])
         }
         ReadOp::Status => head(p, "status", 0, &[])?.open().close(),
+        ReadOp::Identify => {
+            return Err(errno::failure(
+                errno::EINVAL,
+                "who a NameNode is is no question for its rules",
+            ));
+        }
     };
     Ok(())
 }

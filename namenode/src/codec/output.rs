@@ -259,6 +259,8 @@ pub fn answer(payload: &Value) -> Result<Answer, BadRow> {
                 .as_bool()
                 .ok_or_else(|| bad("whether the cluster is starting", starting))?,
             applied_slot: 0,
+            namenodes: Vec::new(),
+            ballot: None,
         }),
         _ => return Err(bad("a payload", payload)),
     })

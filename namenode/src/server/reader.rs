@@ -287,7 +287,8 @@ impl Reader {
                     .await?;
                 self.client(session, &mut ended).await
             }
-            Peer::Observer => {
+            Peer::NameNode { .. } => Err(Gone::Unexpected("NameNode")),
+            Peer::Observer { .. } => {
                 self.conn.welcome(0);
                 self.conn.push(Item::message(self.welcome()));
                 self.observer(&mut ended).await

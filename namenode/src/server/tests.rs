@@ -118,7 +118,7 @@ impl Raw {
 
     async fn observer(io: &Io, addr: &str) -> Raw {
         let mut raw = Raw::connect(io, addr).await;
-        let answer = raw.hello(Peer::Observer).await;
+        let answer = raw.hello(Peer::Observer { stale: false }).await;
         assert!(
             matches!(answer, Some(FromNameNode::Welcome { .. })),
             "{answer:?}"

@@ -1,9 +1,9 @@
 //! Checkpoints: the replicated tables as they stood after a slot, written beside the log.
 
-use super::record::{self, Bad, Blob, Checkpoint, Footer, Rows};
+use super::record::{self, Bad, Checkpoint, Footer, Rows};
 use super::{Shared, StoreError, encode, numbered};
 use boomfs_io::{File, Io, Open};
-use boomfs_wire::{ClusterId, MAX_HEADER};
+use boomfs_wire::{Blob, ClusterId, MAX_HEADER};
 use overlog::{Row, packed};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -4,9 +4,10 @@
 //! segment that is written there is a spare one of full size, so a disk that fills up is noticed
 //! while there still is a segment's worth of room.
 
-use super::record::{Blob, Group, MARK, Mark, SEGMENT, Segment};
+use super::record::{Group, MARK, Mark, SEGMENT, Segment};
 use super::{Shared, StoreError, encode, prepare, record};
 use boomfs_io::{File, Open, watch};
+use boomfs_wire::Blob;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;

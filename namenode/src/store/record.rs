@@ -1,10 +1,9 @@
 //! The records of a data folder: what is in the files, as values.
 
 use super::StoreError;
-use boomfs_wire::{ClusterId, FrameError, decode_record, record_len};
-use serde::de::{DeserializeOwned, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::fmt;
+use boomfs_wire::{Blob, ClusterId, FrameError, decode_record, record_len};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The format of the whole data folder: raised whenever an older build could not read it.
@@ -24,35 +23,6 @@ pub const CHECKPOINT: u16 = 0x0214;
 pub const ROWS: u16 = 0x0215;
 /// Kind of a checkpoint's last record.
 pub const FOOTER: u16 = 0x0216;
-
-/// Bytes, written and read in one piece.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Blob(pub Vec<u8>);
-
-impl Serialize for Blob {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Blob {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Blob, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
-            type Value = Blob;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("bytes")
-            }
-            fn visit_bytes<E>(self, v: &[u8]) -> Result<Blob, E> {
-                Ok(Blob(v.to_vec()))
-            }
-            fn visit_byte_buf<E>(self, v: Vec<u8>) -> Result<Blob, E> {
-                Ok(Blob(v))
-            }
-        }
-        d.deserialize_byte_buf(Bytes)
-    }
-}
 
 /// What makes a folder a NameNode's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

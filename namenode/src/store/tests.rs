@@ -363,7 +363,7 @@ fn a_torn_tail_is_cut_and_the_log_goes_on() {
         let file = io.open(&segment(1), Open::write_create()).await.unwrap();
         let group = record::Group {
             first_slot: 3,
-            batches: vec![record::Blob(batch(3, 50))],
+            batches: vec![boomfs_wire::Blob(batch(3, 50))],
         };
         let mut torn = encode_record(record::GROUP, FORMAT, &group).unwrap();
         torn.truncate(40);

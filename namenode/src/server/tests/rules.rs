@@ -167,7 +167,7 @@ fn defaults_are_decided_once() {
             let server = Server::start_local(world.node("nn"), config).await.unwrap();
             let io = world.node("client");
             let mut raw = Raw::connect(&io, server.addr()).await;
-            let welcome = raw.hello(Peer::Observer).await;
+            let welcome = raw.hello(Peer::Observer { stale: false }).await;
             let Some(FromNameNode::Welcome {
                 block_size,
                 replication,

@@ -30,7 +30,7 @@ fn strangers_are_refused_and_malformed_frames_close_their_connection() {
         let mut raw = Raw::connect(&io, server.addr()).await;
         raw.send(ToNameNode::Hello {
             cluster: Some(ClusterId(1)),
-            peer: Peer::Observer,
+            peer: Peer::Observer { stale: false },
         })
         .await;
         let Some(FromNameNode::Refused { failure }) = raw.receive().await else {
