@@ -44,7 +44,7 @@ impl Rules {
         ];
         let [reply, read_reply, welcome] =
             [find("reply")?, find("read_reply")?, find("welcome_client")?];
-        let configure = find("configure")?;
+        let (configure, begins) = (find("configure")?, find("begins")?);
         let node = Node::new(Arc::new(program), options)?;
         let now = Time {
             wall_ns: 1_700_000_000_000_000_000,
@@ -66,10 +66,17 @@ impl Rules {
         };
         let started = rules.node.start(true, now)?;
         rules.follow(started)?;
-        rules.feed(vec![(
-            configure,
-            Row::new(&[Value::Int(3), Value::Int(64 << 20)]),
-        )])?;
+        let settings = [
+            Value::Int(3),
+            Value::Int(64 << 20),
+            Value::Int(1),
+            Value::str("nn:1"),
+            Value::addr("nn"),
+        ];
+        rules.feed(vec![(configure, Row::new(&settings))])?;
+        // How a leader comes to govern is not measured here.
+        let ballot = Value::list(vec![Value::Int(1), Value::Int(2)]);
+        rules.feed(vec![(begins, Row::new(&[ballot]))])?;
         rules.arrival += 1;
         let greeting = [
             Value::Int(rules.arrival),

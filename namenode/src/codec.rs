@@ -18,7 +18,8 @@ use std::fmt;
 #[error("the rules do not fit this NameNode: {0}")]
 pub struct Misfit(pub String);
 
-/// A connection, as the rules see it: the address `c17`.
+/// A connection, as the rules see it: the address `c` and a number in hex. No two NameNodes, and no two lives of one,
+/// give the same number, for it goes through the log with commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
@@ -31,19 +32,14 @@ impl ConnId {
         let (b'c', digits) = addr.split_first()? else {
             return None;
         };
-        let mut n: u64 = 0;
-        for d in digits {
-            n = n
-                .checked_mul(10)?
-                .checked_add(u64::from(d.checked_sub(b'0').filter(|d| *d < 10)?))?;
-        }
-        (!digits.is_empty()).then_some(ConnId(n))
+        let text = std::str::from_utf8(digits).ok()?;
+        u64::from_str_radix(text, 16).ok().map(ConnId)
     }
 }
 
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "c{}", self.0)
+        write!(f, "c{:x}", self.0)
     }
 }
 
@@ -70,10 +66,12 @@ pub struct Inputs {
     pub received: RelId,
     /// A slot was decided.
     pub decided: RelId,
-    /// The defaults of a new cluster, once at each start.
+    /// The defaults of a new cluster and who this is, once at each start.
     pub configure: RelId,
-    /// A batch that the rules want decided.
-    pub propose: RelId,
+    /// Its address among NameNodes, once at each start.
+    pub be: RelId,
+    /// What a checkpoint holds need not be kept.
+    pub truncate: RelId,
 }
 
 impl Inputs {
@@ -93,9 +91,105 @@ impl Inputs {
             report: event(program, "report", 5)?,
             received: event(program, "received", 4)?,
             decided: event(program, "decided", 2)?,
-            configure: event(program, "configure", 2)?,
-            propose: event(program, "propose", 1)?,
+            configure: event(program, "configure", 5)?,
+            be: event(program, "be", 2)?,
+            truncate: event(program, "truncate", 1)?,
         })
+    }
+}
+
+/// What the rules tell the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The value of a slot is known.
+    Chosen,
+    /// This NameNode begins to govern.
+    Begins,
+    /// It governs, with a lease; or no more.
+    Leads,
+    /// How many more slots it may open.
+    Room,
+    /// Who leads.
+    Follows,
+    /// Another has slots that this one can only have as a whole.
+    Behind,
+    /// The other NameNodes.
+    Neighbours,
+}
+
+/// The events that tell the shell something.
+#[derive(Clone, Debug)]
+pub struct Observed(Vec<(RelId, Said)>);
+
+impl Observed {
+    /// Finds them and checks their numbers of columns.
+    ///
+    /// # Errors
+    /// [`Misfit`] names what is missing.
+    pub fn find(program: &Program) -> Result<Observed, Misfit> {
+        let all = [
+            ("chosen", 2, Said::Chosen),
+            ("begins", 1, Said::Begins),
+            ("leads", 2, Said::Leads),
+            ("room", 1, Said::Room),
+            ("follows", 1, Said::Follows),
+            ("behind", 2, Said::Behind),
+            ("neighbours", 1, Said::Neighbours),
+        ];
+        let one = |(name, columns, said)| Ok((event(program, name, columns)?, said));
+        all.into_iter()
+            .map(one)
+            .collect::<Result<_, Misfit>>()
+            .map(Observed)
+    }
+
+    /// The events.
+    pub fn all(&self) -> Vec<RelId> {
+        self.0.iter().map(|(rel, _)| *rel).collect()
+    }
+
+    /// What a row of this event tells.
+    pub fn get(&self, rel: RelId) -> Option<Said> {
+        self.0
+            .iter()
+            .find(|(r, _)| *r == rel)
+            .map(|(_, said)| *said)
+    }
+}
+
+/// The messages that one NameNode's rules send to another's.
+#[derive(Clone, Debug)]
+pub struct PeerEvents(Vec<RelId>);
+
+impl PeerEvents {
+    /// Finds them.
+    ///
+    /// # Errors
+    /// [`Misfit`] names what is missing.
+    pub fn find(program: &Program) -> Result<PeerEvents, Misfit> {
+        let all = [
+            ("prepare", 5),
+            ("promise", 5),
+            ("outbid", 2),
+            ("accept", 6),
+            ("vote", 4),
+            ("alive", 5),
+            ("alive_ack", 5),
+            ("fetch", 3),
+            ("catch_up", 4),
+            ("too_far", 3),
+            ("take_over", 2),
+        ];
+        let one = |(name, columns)| event(program, name, columns);
+        all.into_iter()
+            .map(one)
+            .collect::<Result<_, Misfit>>()
+            .map(PeerEvents)
+    }
+
+    /// The event of this number, if it is such a message.
+    pub fn get(&self, event: u32) -> Option<RelId> {
+        self.0.iter().copied().find(|rel| rel.0 == event)
     }
 }
 

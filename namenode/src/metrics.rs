@@ -56,8 +56,16 @@ metrics! {
     bad_payloads,
     /// Messages to connections that were gone.
     messages_dropped,
-    /// The last slot on disk.
-    log_slot,
+    /// The last slot applied.
+    applied_slot,
+    /// Messages of other NameNodes that were handed to the rules.
+    peer_messages,
+    /// Messages to other NameNodes that found their queue full or nobody there.
+    peer_messages_dropped,
+    /// Times this NameNode began to govern.
+    elections,
+    /// The last log entry on disk.
+    log_entry,
     /// Groups written and synced.
     log_groups,
     /// Bytes of groups.

@@ -6,12 +6,13 @@ use overlog::ir::Program;
 
 macro_rules! rule_files {
     ($($name:literal),* $(,)?) => {
-        /// Each rule file's name and text; `main.olg` includes the others.
+        /// Each rule file's name and text; `namenode.olg` includes the others.
         pub const FILES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../rules/", $name)))),*];
     };
 }
 
 rule_files!(
+    "namenode.olg",
     "main.olg",
     "schema.olg",
     "batch.olg",
@@ -23,12 +24,20 @@ rule_files!(
     "rename.olg",
     "attr.olg",
     "block.olg",
+    "member.olg",
     "propose.olg",
     "look.olg",
     "read.olg",
     "datanode.olg",
     "repair.olg",
     "views.olg",
+    "paxos/main.olg",
+    "paxos/schema.olg",
+    "paxos/acceptor.olg",
+    "paxos/election.olg",
+    "paxos/leader.olg",
+    "paxos/learner.olg",
+    "paxos/lease.olg",
 );
 
 /// The rule files as sources of the language.
@@ -53,5 +62,5 @@ pub fn text() -> String {
 /// # Errors
 /// A rule file is wrong; a test sees to it that none is.
 pub fn program() -> Result<Program, Diagnostics> {
-    compile("main.olg", &sources(), &[], CompileOptions::default()).map(|(program, _)| program)
+    compile("namenode.olg", &sources(), &[], CompileOptions::default()).map(|(program, _)| program)
 }

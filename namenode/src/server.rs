@@ -1,9 +1,9 @@
 //! The shell: sockets, the log and the rules, put together.
 //!
-//! Readers decode messages into events and queue them; the engine's loop takes what is queued,
-//! runs the rules once, appends what they propose to the log, and runs what was decided, while
-//! the log is being synced. Whatever a run says is held in the outbox until the log is on disk
-//! up to the last slot before it; then it goes to the writers, in the order of the runs.
+//! Readers decode messages into events and queue them; the engine's loop takes what is queued, runs the rules once,
+//! appends what they changed in local tables (promises and votes) to the log, and runs the slots that are known to be
+//! decided, one a run. What rests on a promise or a vote is held in the outbox until the log has it on disk; the rest
+//! leaves at once, for what was decided is on the disks of a majority.
 //!
 //! The engine's loop lives on one thread and is the only user of the rules. Everything else may
 //! run anywhere.
@@ -12,11 +12,14 @@ mod boot;
 mod checkpointer;
 mod conn;
 mod engine;
+mod inbox;
 mod outbox;
+mod peers;
 mod query;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use crate::codec::Misfit;
 use crate::metrics::Metrics;
@@ -43,6 +46,11 @@ pub struct Config {
     pub listen: String,
     /// The cluster that the folder must belong to; `None`: any.
     pub cluster: Option<ClusterId>,
+    /// NameNodes of the cluster that a new data folder joins; none: it founds one. Later, NameNodes that may have been
+    /// told another address: they are told this one.
+    pub join: Vec<String>,
+    /// Where others reach it, `host:port`; `None`: where it listens.
+    pub advertise: Option<String>,
     /// Default replication of a new cluster.
     pub replication: u32,
     /// Default block size of a new cluster, bytes.
@@ -64,6 +72,8 @@ impl Config {
             data: data.into(),
             listen: listen.into(),
             cluster: None,
+            join: Vec::new(),
+            advertise: None,
             replication: 3,
             block_size: 64 << 20,
             checkpoint_slots: 5_000,
@@ -99,6 +109,11 @@ pub enum ServerError {
         /// Why not.
         why: String,
     },
+    /// None of the NameNodes of the cluster that is to be joined answers.
+    #[error(
+        "NameNode: no NameNode of the cluster to join answers ({0}); is it running, and is the address right?"
+    )]
+    Join(String),
     /// The thread or runtime could not be made, or ended.
     #[error("NameNode thread: {0}")]
     Thread(String),
@@ -314,43 +329,85 @@ impl Drop for Server {
     }
 }
 
-/// Boots and runs until told to stop.
+/// Boots and runs until told to stop; anew, when it has fetched a newer state than it had.
 async fn serve(
     io: Io,
     config: Config,
     rulebook: Rulebook,
-    stopped: watch::Receiver<Stop>,
+    mut stopped: watch::Receiver<Stop>,
     ready: oneshot::Sender<Result<Started, ServerError>>,
     end: watch::Sender<Ended>,
 ) {
-    let booted = match boot::boot(io, config, rulebook).await {
-        Ok(booted) => booted,
+    // First of all, so that an address in use is said at once; clients that come now wait.
+    let listener = match io.listen(&config.listen).await {
+        Ok(listener) => Arc::new(listener),
         Err(e) => {
-            let _ = ready.send(Err(e));
+            let _ = ready.send(Err(ServerError::Listen(e)));
             return;
         }
     };
-    let boot::Booted {
-        engine,
-        shared,
-        listener,
-    } = booted;
-    let started = Started {
-        addr: listener.local_addr(),
-        cluster: shared.cluster.cluster,
-        metrics: shared.metrics.clone(),
+    let mut ready = Some(ready);
+    let metrics = Arc::new(Metrics::default());
+    let addr = listener.local_addr();
+    let result = loop {
+        let booted = match boot::boot(&io, &config, &rulebook, &addr, &metrics).await {
+            Ok(booted) => booted,
+            Err(e) => match ready.take() {
+                Some(ready) => {
+                    let _ = ready.send(Err(e));
+                    return;
+                }
+                None => break Err(e),
+            },
+        };
+        let boot::Booted {
+            engine,
+            shared,
+            ready: serves,
+        } = booted;
+        let started = Started {
+            addr: addr.clone(),
+            cluster: shared.about().cluster,
+            metrics: metrics.clone(),
+        };
+        let accepting = tokio::spawn(reader::accept(shared.clone(), listener.clone()));
+        let running = engine.run(&mut stopped);
+        let told = async {
+            if serves.await.is_ok()
+                && let Some(ready) = ready.take()
+            {
+                let _ = ready.send(Ok(started));
+            }
+            std::future::pending::<()>().await;
+        };
+        let result = tokio::select! {
+            biased;
+            result = running => result,
+            () = told => continue,
+        };
+        accepting.abort();
+        // The port is free, and the folder's lock released, once `ended` says so.
+        let _ = accepting.await;
+        shared.outbox.close_all();
+        // What was said reaches those who read.
+        let _ = shared.io.timeout(GOODBYE, shared.outbox.empty()).await;
+        match result {
+            Ok(engine::Exit::Anew) => {}
+            Ok(engine::Exit::Stopped) => break Ok(()),
+            Err(e) => break Err(e),
+        }
     };
-    let accepting = tokio::spawn(reader::accept(shared.clone(), listener));
-    let _ = ready.send(Ok(started));
-    let result = engine.run(stopped).await.map_err(Arc::new);
-    accepting.abort();
-    // The port is free, and the folder's lock released, once `ended` says so.
-    let _ = accepting.await;
-    shared.outbox.close_all();
-    // What was said reaches those who read.
-    let _ = shared.io.timeout(GOODBYE, shared.outbox.empty()).await;
+    drop(listener);
+    let result = result.map_err(Arc::new);
     if let Err(e) = &result {
         tracing::error!("NameNode stops: {e}");
+    }
+    if let Some(ready) = ready {
+        let why = match &result {
+            Ok(()) => "it was told to stop before it was ready".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        let _ = ready.send(Err(ServerError::Thread(why)));
     }
     end.set(Some(result));
 }

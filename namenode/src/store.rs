@@ -1,10 +1,11 @@
-//! The data folder: who it belongs to, the log of decided batches, checkpoints.
+//! The data folder: who it belongs to, the log of what this node promised and accepted, checkpoints.
 //!
 //! ```text
 //! lock                      held while a NameNode uses the folder
-//! identity                  format and cluster
-//! log/<first slot>.log      segments of the log; `spare` is the next one, made in advance
-//! checkpoints/<slot>.ckpt   the two newest
+//! identity                  format, cluster, and the number that this folder is known by
+//! log/<first entry>.log     what runs changed in local tables; `spare` is the next segment, made in advance
+//! checkpoints/<slot>.ckpt   replicated tables, the two newest
+//! local/<entry>.ckpt        local tables, the two newest
 //! ```
 //!
 //! [`Folder::open`] reads and checks and changes nothing that is there; [`Folder::start`] cuts a
@@ -20,7 +21,8 @@ mod tests;
 use crate::metrics::Metrics;
 use boomfs_io::{File, Io, LockGuard, Open};
 use boomfs_wire::{ClusterId, encode_record};
-use record::{FORMAT, Identity, Segment};
+use checkpoint::Part;
+use record::{Entry, FORMAT, Identity, Segment};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,7 +89,7 @@ pub enum StoreError {
     Missing {
         /// The folder.
         folder: String,
-        /// Which slots.
+        /// Which entries.
         why: String,
     },
     /// The operating system refused.
@@ -165,6 +167,8 @@ impl StoreError {
 pub struct Options {
     /// The cluster that the folder must belong to; a new folder gets it. `None`: any, or a random one.
     pub cluster: Option<ClusterId>,
+    /// A new folder founds its cluster, or else joins it.
+    pub founder: bool,
     /// Size of a log segment, bytes.
     pub segment_bytes: u64,
     /// Hash of the rules.
@@ -175,6 +179,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             cluster: None,
+            founder: true,
             segment_bytes: 16 << 20,
             rules: 0,
         }
@@ -200,14 +205,21 @@ impl Layout {
     fn spare(&self) -> PathBuf {
         self.root.join("log/spare")
     }
-    fn segment(&self, first_slot: u64) -> PathBuf {
-        self.root.join(format!("log/{first_slot:020}.log"))
+    fn segment(&self, first: u64) -> PathBuf {
+        self.root.join(format!("log/{first:020}.log"))
     }
-    fn checkpoints(&self) -> PathBuf {
-        self.root.join("checkpoints")
+    fn folders(&self) -> [PathBuf; 3] {
+        let [state, local] = [Part::State, Part::Local].map(|part| self.checkpoints(part));
+        [self.log(), state, local]
     }
-    fn checkpoint(&self, slot: u64) -> PathBuf {
-        self.root.join(format!("checkpoints/{slot:020}.ckpt"))
+    fn checkpoints(&self, part: Part) -> PathBuf {
+        self.root.join(match part {
+            Part::State => "checkpoints",
+            Part::Local => "local",
+        })
+    }
+    fn checkpoint(&self, part: Part, slot: u64) -> PathBuf {
+        self.checkpoints(part).join(format!("{slot:020}.ckpt"))
     }
 }
 
@@ -219,16 +231,18 @@ pub struct Folder {
     options: Options,
     lock: LockGuard,
     /// Whose it is.
-    pub cluster: ClusterId,
-    /// No batch was ever decided.
-    pub new: bool,
-    /// The newest checkpoint; read it with `checkpoint::Reader::open`.
+    pub identity: Identity,
+    /// The newest checkpoint of the state: its slot.
     pub checkpoint: Option<u64>,
-    /// Batches after the checkpoint, in the order of their slots.
-    pub batches: Vec<(u64, Vec<u8>)>,
-    /// The next free slot.
-    pub next_slot: u64,
-    /// Rules other than these wrote part of `batches`.
+    /// The newest checkpoint of the local tables: its entry.
+    pub local: Option<u64>,
+    /// Entries of the log after the local checkpoint, in order.
+    pub entries: Vec<Entry>,
+    /// Number of the next entry.
+    pub next: u64,
+    /// Slots up to here are known to be decided.
+    pub applied: u64,
+    /// Rules other than these wrote part of `entries`.
     pub other_rules: bool,
     tail: Tail,
 }
@@ -281,12 +295,16 @@ impl Folder {
                 want,
             });
         }
-        let checkpoint = numbered(io, &layout.checkpoints(), "ckpt").await?.pop();
+        let newest = async |part: Part| {
+            let all = numbered(io, &layout.checkpoints(part), "ckpt").await?;
+            Ok::<_, StoreError>(all.last().copied())
+        };
+        let (checkpoint, local) = (newest(Part::State).await?, newest(Part::Local).await?);
         let log = read_log(
             io,
             &layout,
             identity.cluster,
-            checkpoint.unwrap_or(0),
+            local.unwrap_or(0),
             options.rules,
         )
         .await?;
@@ -295,25 +313,42 @@ impl Folder {
             layout,
             options,
             lock,
-            cluster: identity.cluster,
-            new: checkpoint.is_none() && log.next_slot == 1,
+            identity,
             checkpoint,
-            batches: log.batches,
-            next_slot: log.next_slot,
+            local,
+            entries: log.entries,
+            next: log.next,
+            applied: log.applied,
             other_rules: log.other_rules,
             tail: log.tail,
         })
     }
 
-    /// Opens the newest checkpoint, if there is one.
+    /// There is a folder already.
+    pub async fn is_made(io: &Io, root: &Path) -> bool {
+        let layout = Layout {
+            root: root.to_owned(),
+        };
+        io.exists(&layout.identity()).await
+    }
+
+    /// Opens the newest checkpoint of a part, if there is one.
     ///
     /// # Errors
     /// It cannot be read, or its header is bad.
-    pub async fn read_checkpoint(&self) -> Result<Option<checkpoint::Reader>, StoreError> {
-        let Some(slot) = self.checkpoint else {
+    pub async fn read_checkpoint(
+        &self,
+        part: Part,
+    ) -> Result<Option<checkpoint::Reader>, StoreError> {
+        let slot = match part {
+            Part::State => self.checkpoint,
+            Part::Local => self.local,
+        };
+        let Some(slot) = slot else {
             return Ok(None);
         };
-        checkpoint::Reader::open(&self.io, self.layout.checkpoint(slot), self.cluster, slot)
+        let path = self.layout.checkpoint(part, slot);
+        checkpoint::Reader::open(&self.io, path, self.identity.cluster, slot)
             .await
             .map(Some)
     }
@@ -332,13 +367,14 @@ impl Folder {
             layout,
             options,
             lock,
-            cluster,
+            identity,
             checkpoint,
-            next_slot,
+            next,
+            applied,
             tail,
             ..
         } = self;
-        for dir in [layout.log(), layout.checkpoints()] {
+        for dir in layout.folders() {
             for item in io
                 .read_dir(&dir)
                 .await
@@ -374,13 +410,14 @@ impl Folder {
             path: tail.path,
             end: tail.end,
             len,
-            next_slot,
+            next,
+            applied: applied.max(checkpoint.unwrap_or(0)),
         };
         let shared = Shared {
             io,
             layout,
             options,
-            cluster,
+            cluster: identity.cluster,
             metrics,
         };
         let shared = Arc::new(shared);
@@ -421,9 +458,44 @@ impl Store {
         &self.shared.metrics
     }
 
-    /// Starts to write a checkpoint of the state after `slot`.
-    pub fn checkpoint(&self, slot: u64, tables: Vec<(String, u32)>) -> checkpoint::Writer {
-        checkpoint::Writer::new(self.shared.clone(), slot, tables)
+    /// Starts to write a checkpoint of one part: of the state after a slot, or of the local tables after an entry.
+    pub fn checkpoint(
+        &self,
+        part: Part,
+        slot: u64,
+        tables: Vec<(String, u32)>,
+    ) -> checkpoint::Writer {
+        checkpoint::Writer::new(self.shared.clone(), part, slot, tables)
+    }
+
+    /// What the parts share.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+}
+
+impl Shared {
+    /// Opens the newest checkpoint of the state, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be read, or its header is bad.
+    pub async fn newest_state(&self) -> Result<Option<checkpoint::Reader>, StoreError> {
+        let all = numbered(&self.io, &self.layout.checkpoints(Part::State), "ckpt").await?;
+        let Some(slot) = all.last().copied() else {
+            return Ok(None);
+        };
+        let path = self.layout.checkpoint(Part::State, slot);
+        checkpoint::Reader::open(&self.io, path, self.cluster, slot)
+            .await
+            .map(Some)
+    }
+
+    /// Removes what is not needed any more: see [`checkpoint::prune`].
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub async fn prune(&self) -> Result<u64, StoreError> {
+        checkpoint::prune(self).await
     }
 }
 
@@ -442,7 +514,7 @@ async fn check_empty(io: &Io, layout: &Layout) -> Result<(), StoreError> {
         match item.name.as_str() {
             "lock" | "identity.tmp" => {}
             // Made before the identity: what an interrupted first start leaves.
-            "log" | "checkpoints" => {
+            "log" | "checkpoints" | "local" => {
                 let dir = root.join(&item.name);
                 let items = io
                     .read_dir(&dir)
@@ -484,7 +556,7 @@ async fn create(io: &Io, layout: &Layout, options: &Options) -> Result<(), Store
     let cluster = options
         .cluster
         .unwrap_or_else(|| ClusterId((io.random_u64() >> 1).max(1)));
-    for dir in [layout.log(), layout.checkpoints()] {
+    for dir in layout.folders() {
         io.create_dir_all(&dir)
             .await
             .map_err(StoreError::io("create", &dir))?;
@@ -504,7 +576,7 @@ async fn create(io: &Io, layout: &Layout, options: &Options) -> Result<(), Store
         record::SEGMENT,
         &Segment {
             cluster,
-            first_slot: 1,
+            first: 1,
             rules: options.rules,
         },
     )?;
@@ -518,6 +590,8 @@ async fn create(io: &Io, layout: &Layout, options: &Options) -> Result<(), Store
     let identity = Identity {
         cluster,
         created_ns: io.now_ns(),
+        nonce: (io.random_u64() >> 1).max(1),
+        founder: options.founder,
     };
     let bytes = encode(&layout.identity(), record::IDENTITY, &identity)?;
     io.write_atomic(&layout.identity(), &bytes)
@@ -568,10 +642,11 @@ async fn numbered(io: &Io, dir: &Path, extension: &str) -> Result<Vec<u64>, Stor
     Ok(all)
 }
 
-/// What the log holds after the checkpoint.
+/// What the log holds after the local checkpoint.
 struct LogContents {
-    batches: Vec<(u64, Vec<u8>)>,
-    next_slot: u64,
+    entries: Vec<Entry>,
+    next: u64,
+    applied: u64,
     other_rules: bool,
     tail: Tail,
 }
@@ -584,7 +659,7 @@ struct Ending {
 }
 
 /// Reads all segments; each must start where the one before ends, and the first at or before
-/// the slot after the checkpoint.
+/// the entry after the checkpoint.
 async fn read_log(
     io: &Io,
     layout: &Layout,
@@ -598,7 +673,8 @@ async fn read_log(
         why,
     };
     let segments = numbered(io, &layout.log(), "log").await?;
-    let mut batches = Vec::new();
+    let mut entries = Vec::new();
+    let mut applied = 0;
     let mut other_rules = false;
     let mut before: Option<(PathBuf, u64, Ending)> = None;
     for (i, &first) in segments.iter().enumerate() {
@@ -608,40 +684,38 @@ async fn read_log(
             .await
             .map_err(StoreError::io("read", &path))?;
         let scan = segment::scan(&path, &bytes, cluster, i + 1 == segments.len())?;
-        if scan.header.first_slot != first {
+        if scan.header.first != first {
             let why = format!(
-                "it starts at slot {}, its name says {first}",
-                scan.header.first_slot
+                "it starts at entry {}, its name says {first}",
+                scan.header.first
             );
             return Err(StoreError::corrupt(&path, 0, why));
         }
-        let expected = before.as_ref().map(|(_, next_slot, _)| *next_slot);
+        let expected = before.as_ref().map(|(_, next, _)| *next);
         match expected {
-            Some(slot) if slot != first => {
+            Some(entry) if entry != first => {
                 return Err(missing(format!(
-                    "slots {slot} to {} are in no file",
+                    "entries {entry} to {} are in no file",
                     first.saturating_sub(1)
                 )));
             }
             None if first > checkpoint + 1 => {
                 return Err(missing(format!(
-                    "slots {} to {} are in no file",
+                    "entries {} to {} are in no file",
                     checkpoint + 1,
                     first - 1
                 )));
             }
             _ => {}
         }
-        let (first, next_slot) = (scan.header.first_slot, scan.next_slot);
-        other_rules |= scan.header.rules != rules && next_slot > first.max(checkpoint + 1);
-        batches.extend(
-            scan.batches
-                .into_iter()
-                .filter(|(slot, _)| *slot > checkpoint),
-        );
+        let (first, next) = (scan.header.first, scan.next);
+        other_rules |= scan.header.rules != rules && next > first.max(checkpoint + 1);
+        applied = applied.max(scan.applied);
+        let newer = scan.entries.into_iter().filter(|(n, _)| *n > checkpoint);
+        entries.extend(newer.map(|(_, entry)| entry));
         before = Some((
             path,
-            next_slot,
+            next,
             Ending {
                 end: scan.end,
                 torn: scan.torn,
@@ -649,24 +723,25 @@ async fn read_log(
             },
         ));
     }
-    let Some((path, next_slot, ending)) = before else {
+    let Some((path, next, ending)) = before else {
         return Err(missing("there is no segment at all".to_owned()));
     };
     if ending.sealed {
         return Err(missing(format!(
-            "{} says that a segment from slot {next_slot} follows",
+            "{} says that a segment from entry {next} follows",
             path.display()
         )));
     }
-    if next_slot <= checkpoint {
-        let last = next_slot - 1;
+    if next <= checkpoint {
+        let last = next - 1;
         return Err(missing(format!(
-            "it ends at slot {last}, the newest checkpoint holds slot {checkpoint}"
+            "it ends at entry {last}, the newest local checkpoint holds entry {checkpoint}"
         )));
     }
     Ok(LogContents {
-        batches,
-        next_slot,
+        entries,
+        next,
+        applied,
         other_rules,
         tail: Tail {
             path,

@@ -268,6 +268,7 @@ impl<'a> Checker<'a> {
             columns,
             keys,
             location,
+            eager: base.eager,
             span: base.span,
         };
         let original = self.info(of).original;

@@ -72,6 +72,8 @@ pub struct Relation {
     pub keys: Vec<usize>,
     /// The location column of a located event or relation.
     pub location: Option<usize>,
+    /// A message that may leave before what its run and those before it changed is stored.
+    pub eager: bool,
     /// Where it was declared.
     pub span: Span,
 }

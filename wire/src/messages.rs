@@ -523,6 +523,8 @@ pub enum Peer {
         addr: String,
         /// Hash of its rules: only the same rules understand one another's messages.
         rules: u64,
+        /// The nonce of the one that this is meant for; 0: whoever it is.
+        to: u64,
     },
 }
 

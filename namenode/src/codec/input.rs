@@ -66,8 +66,12 @@ impl Packer {
     }
 
     pub fn conn(&mut self, conn: ConnId) -> &mut Packer {
+        self.addr(&conn.to_string())
+    }
+
+    pub fn addr(&mut self, addr: &str) -> &mut Packer {
         self.value();
-        packed::pack(&Value::addr(conn.to_string()), &mut self.bytes);
+        packed::pack(&Value::addr(addr), &mut self.bytes);
         self
     }
 
@@ -546,29 +550,62 @@ pub fn received(
     p.row()
 }
 
-/// The event `decided` from a slot and the packed batch.
-///
-/// # Errors
-/// The batch is no packed list.
-pub fn decided(slot: u64, batch: &[u8]) -> Result<Row, Failure> {
-    let mut p = Packer::new();
-    p.uint(slot);
-    p.bytes.extend_from_slice(batch);
-    p.columns += 1;
-    p.row()
-}
-
 /// The event of a timer.
 pub fn timer(wall_ns: i64) -> Row {
     Row::new(&[Value::Int(wall_ns)])
 }
 
-/// The event `configure`.
+/// The event `configure`: the defaults of a new cluster, and who founds it.
 ///
 /// # Errors
 /// A number out of range.
-pub fn configure(replication: u32, block_size: u64) -> Result<Row, Failure> {
+pub fn configure(
+    replication: u32,
+    block_size: u64,
+    nonce: u64,
+    host: &str,
+) -> Result<Row, Failure> {
     let mut p = Packer::new();
-    p.uint(replication.into()).uint(block_size);
+    p.uint(replication.into())
+        .uint(block_size)
+        .uint(nonce)
+        .text(host.as_bytes())
+        .addr(&peer_addr(nonce));
     p.row()
+}
+
+/// What NameNodes call the one whose folder has this nonce.
+pub fn peer_addr(nonce: u64) -> String {
+    format!("n{nonce}")
+}
+
+/// The nonce in such an address.
+pub fn peer_nonce(addr: &[u8]) -> Option<u64> {
+    let digits = addr.strip_prefix(b"n")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The packed value in a packed vote, which is a list of a ballot and a value.
+pub fn vote_value(vote: &[u8]) -> Option<&[u8]> {
+    let items = vote.strip_prefix(&[LIST])?;
+    let (_ballot, rest) = packed::split_first(items);
+    let (value, end) = packed::split_first(rest);
+    (end == [LIST_END]).then_some(value)
+}
+
+/// The event `be`.
+pub fn be(nonce: u64, founder: bool) -> Row {
+    Row::new(&[Value::addr(peer_addr(nonce)), Value::Bool(founder)])
+}
+
+/// The event `decided` for a slot whose batch is dropped: it does nothing, on every NameNode.
+pub fn nothing(slot: u64) -> Row {
+    let slot = i64::try_from(slot).unwrap_or(i64::MAX);
+    let batch = Value::list([Value::Int(0), Value::list([])]);
+    Row::new(&[Value::Int(slot), batch])
+}
+
+/// The event `truncate`.
+pub fn truncate(slot: u64) -> Row {
+    Row::new(&[Value::Int(i64::try_from(slot).unwrap_or(i64::MAX))])
 }

@@ -23,6 +23,8 @@ pub enum Sent {
     Reply,
     /// The answer to a question.
     ReadReply,
+    /// This NameNode leads now: report.
+    Lead,
     /// Copy a replica.
     OrderCopy,
     /// Delete replicas.
@@ -46,6 +48,7 @@ impl Outputs {
             ("welcome_datanode", 2, Sent::WelcomeDataNode),
             ("refuse", 3, Sent::Refuse),
             ("renewed", 1, Sent::Renewed),
+            ("lead", 1, Sent::Lead),
             ("order_copy", 6, Sent::OrderCopy),
             ("order_delete", 2, Sent::OrderDelete),
         ];
@@ -91,6 +94,8 @@ pub struct Cluster {
     pub block_size: u64,
     /// Default replication.
     pub replication: u32,
+    /// This NameNode's id; 0 while it is not admitted.
+    pub node: u64,
 }
 
 /// The answer to a question as the rules give it. [`Answer::Status`] lacks what a second
@@ -137,6 +142,9 @@ pub fn message(sent: Sent, row: &Row, cluster: &Cluster) -> Result<FromNameNode,
             failure: failure(errno, text(message)?),
         },
         (Sent::Renewed, [_]) => FromNameNode::Renewed,
+        (Sent::Lead, [_]) => FromNameNode::Leads {
+            ballot: cluster.ballot,
+        },
         (Sent::Reply, [_, seq, errno, payload]) => FromNameNode::Answered {
             seq: uint(seq)?,
             result: result(errno, payload),
@@ -217,6 +225,7 @@ pub fn answer(payload: &Value) -> Result<Answer, BadRow> {
     };
     Ok(match (tag.as_bytes().unwrap_or_default(), items) {
         (b"attr", [attr]) => Answer::Attr(attributes(attr)?),
+        (b"namenode", [node]) => Answer::NameNode(NodeId(uint(node)?)),
         (b"inodes", [first, count]) => Answer::Inodes {
             first: Ino(uint(first)?),
             count: small(count)?,

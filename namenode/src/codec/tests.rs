@@ -39,7 +39,7 @@ fn shown(op: &Op) -> String {
     let values = row.values();
     assert_eq!(
         format!("{:?}", &values[..8]),
-        r#"[1, @"c17", 20, 3, 2, 1000, 100, [4, 27]]"#
+        r#"[1, @"c11", 20, 3, 2, 1000, 100, [4, 27]]"#
     );
     assert_eq!(values.len(), 12);
     values[8..]
@@ -161,7 +161,7 @@ fn questions_become_asks() {
         let values = row.values();
         assert_eq!(
             format!("{:?}", &values[..5]),
-            r#"[@"c17", -5, 1000, 100, [4, 27]]"#
+            r#"[@"c11", -5, 1000, 100, [4, 27]]"#
         );
         values[5..]
             .iter()
@@ -206,7 +206,7 @@ fn the_other_events() {
     let shown = |row: Row| format!("{row:?}");
     assert_eq!(
         shown(input::hello_client(1, CONN, 0, 9, "tar").unwrap()),
-        r#"[1, @"c17", 0, 4, "tar"]"#
+        r#"[1, @"c11", 0, 4, "tar"]"#
     );
     let hello = DataNodeHello {
         node: 2,
@@ -217,15 +217,15 @@ fn the_other_events() {
         free: 5,
     };
     let row = input::hello_datanode(1, CONN, hello).unwrap();
-    assert_eq!(shown(row), r#"[1, @"c17", 2, 4, 3, "dn:1", 10, 5]"#);
+    assert_eq!(shown(row), r#"[1, @"c11", 2, 4, 3, "dn:1", 10, 5]"#);
     assert_eq!(
         shown(input::renew(CONN, 20, [5, 6]).unwrap()),
-        r#"[@"c17", 20, [5, 6]]"#
+        r#"[@"c11", 20, [5, 6]]"#
     );
-    assert_eq!(shown(input::closed(CONN)), r#"[@"c17"]"#);
+    assert_eq!(shown(input::closed(CONN)), r#"[@"c11"]"#);
     assert_eq!(
         shown(input::heartbeat(CONN, 2, 10, 5).unwrap()),
-        r#"[@"c17", 2, 10, 5]"#
+        r#"[@"c11", 2, 10, 5]"#
     );
     let replica = ReplicaInfo {
         block: BlockId(30),
@@ -233,17 +233,23 @@ fn the_other_events() {
         length: 7,
     };
     let row = input::report(CONN, 2, true, false, &[replica]).unwrap();
-    assert_eq!(shown(row), r#"[@"c17", 2, true, false, [[30, 1, 7]]]"#);
+    assert_eq!(shown(row), r#"[@"c11", 2, true, false, [[30, 1, 7]]]"#);
     let row = input::received(CONN, 2, &[replica], [31]).unwrap();
-    assert_eq!(shown(row), r#"[@"c17", 2, [[30, 1, 7]], [31]]"#);
-    let batch = Row::new(&[Value::list([Value::Int(1), Value::list([])])]);
-    assert_eq!(
-        shown(input::decided(5, batch.as_bytes()).unwrap()),
-        "[5, [1, []]]"
-    );
-    assert!(input::decided(5, b"\xff\xff").is_err());
+    assert_eq!(shown(row), r#"[@"c11", 2, [[30, 1, 7]], [31]]"#);
+    let vote = Row::new(&[Value::list([
+        Value::list([Value::Int(4), Value::Int(2)]),
+        Value::list([Value::Int(7), Value::list([])]),
+    ])]);
+    let value = input::vote_value(vote.as_bytes()).unwrap();
+    assert_eq!(shown(Row::check(value.to_vec(), 1).unwrap()), "[[7, []]]");
+    assert_eq!(input::vote_value(b"\xff"), None);
+    assert_eq!(input::peer_nonce(input::peer_addr(77).as_bytes()), Some(77));
+    assert_eq!(input::peer_nonce(b"disk"), None);
     assert_eq!(shown(input::timer(8)), "[8]");
-    assert_eq!(shown(input::configure(3, 4096).unwrap()), "[3, 4096]");
+    assert_eq!(
+        shown(input::configure(3, 4096, 9, "a:1").unwrap()),
+        r#"[3, 4096, 9, "a:1", @"n9"]"#
+    );
 }
 
 #[test]
@@ -301,7 +307,7 @@ fn rows_are_packed_as_values_are() {
     let list = [0, 1, 255, 256, i64::MAX].map(Value::Int);
     assert_eq!(
         row,
-        Row::new(&[Value::addr("c17"), Value::Int(20), Value::list(list)])
+        Row::new(&[Value::addr("c11"), Value::Int(20), Value::list(list)])
     );
 }
 
@@ -311,6 +317,7 @@ fn cluster() -> Cluster {
         ballot: 1,
         block_size: 4096,
         replication: 3,
+        node: 0,
     }
 }
 
@@ -319,7 +326,7 @@ fn ints(items: &[i64]) -> Value {
 }
 
 fn row(rest: &[Value]) -> Row {
-    let mut all = vec![Value::addr("c17")];
+    let mut all = vec![Value::addr("c11")];
     all.extend_from_slice(rest);
     Row::new(&all)
 }
@@ -575,8 +582,8 @@ fn a_payload_that_is_none_is_an_internal_error() {
 
 #[test]
 fn connections_have_names() {
-    assert_eq!(ConnId(17).to_string(), "c17");
-    assert_eq!(ConnId::parse(b"c17"), Some(ConnId(17)));
+    assert_eq!(ConnId(17).to_string(), "c11");
+    assert_eq!(ConnId::parse(b"c11"), Some(ConnId(17)));
     for bad in [
         &b""[..],
         b"c",

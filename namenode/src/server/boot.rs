@@ -1,31 +1,39 @@
-//! From a data folder to an engine that runs: checkpoint, log, listener.
+//! From a data folder to an engine that runs: checkpoints, log, who this NameNode is.
 
-use super::engine::{Engine, Rules};
+use super::engine::{Engine, Rules, key_of};
+use super::inbox::Inbox;
 use super::outbox::Outbox;
-use super::reader::{self, Shared};
+use super::peers::{Me, Peers};
+use super::reader::{self, Role, Shared};
 use super::{Config, Rulebook, ServerError};
-use crate::codec::output::{self, Cluster, Outputs};
-use crate::codec::{Inputs, input, timers};
+use crate::codec::output::{Cluster, Outputs};
+use crate::codec::{Inputs, Observed, PeerEvents, input, timers};
 use crate::metrics::Metrics;
+use crate::store::checkpoint::Part;
+use crate::store::record::Entry;
 use crate::store::{Folder, Options};
-use boomfs_io::{Io, Listener};
-use boomfs_wire::Answer;
-use overlog::api::{self, Time};
+use boomfs_io::{Io, watch};
+use boomfs_wire::frame::{read_message, write_message};
+use boomfs_wire::{ClusterId, FromNameNode, Peer, ToNameNode};
+use overlog::api::{self, Output, Time};
 use overlog::ir::{Program, RelId, RelKind, TableClass};
 use overlog::node::Node;
-use overlog::{Row, Value};
-use std::sync::Arc;
+use overlog::{Row, Value, packed};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::{Semaphore, mpsc};
-
-/// This node's address, as the rules see it.
-const ME: &str = "nn";
-
-/// The one leader's ballot, until Paxos counts them.
-const BALLOT: u64 = 1;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// How many slots of a replay are reported at once.
 const REPLAY_REPORT: usize = 100_000;
+
+/// How long a new NameNode looks for the cluster that it joins.
+const JOIN_DEADLINE: Duration = Duration::from_secs(30);
+/// For one of the addresses that it was given.
+const ASK_DEADLINE: Duration = Duration::from_secs(2);
+const JOIN_PAUSE: Duration = Duration::from_millis(200);
 
 /// A NameNode that is ready to serve.
 pub struct Booted {
@@ -33,81 +41,160 @@ pub struct Booted {
     pub engine: Engine,
     /// What its tasks share.
     pub shared: Arc<Shared>,
-    /// Where it listens.
-    pub listener: Listener,
+    /// Is told when clients are served, or when that is up to other NameNodes.
+    pub ready: oneshot::Receiver<()>,
 }
 
 /// Boots from the data folder. Whatever is refused leaves the folder as it was.
-pub async fn boot(io: Io, config: Config, rulebook: Rulebook) -> Result<Booted, ServerError> {
-    // First of all, so that an address in use is said at once; clients that come now wait.
-    let listener = io
-        .listen(&config.listen)
-        .await
-        .map_err(ServerError::Listen)?;
-    let options = Options {
+pub async fn boot(
+    io: &Io,
+    config: &Config,
+    rulebook: &Rulebook,
+    listens: &str,
+    metrics: &Arc<Metrics>,
+) -> Result<Booted, ServerError> {
+    let mut options = Options {
         cluster: config.cluster,
+        founder: config.join.is_empty(),
         segment_bytes: config.segment_bytes,
         rules: rulebook.hash,
     };
-    let mut folder = Folder::open(&io, &config.data, options).await?;
-    let metrics = Arc::new(Metrics::default());
-    let mut rules = Rules::new(Arc::new(rulebook.program), metrics.clone())?;
+    if !options.founder && options.cluster.is_none() && !Folder::is_made(io, &config.data).await {
+        options.cluster = Some(find_cluster(io, &config.join).await?);
+    }
+    let mut folder = Folder::open(io, &config.data, options).await?;
+    let mut rules = Rules::new(
+        Arc::new(rulebook.program.clone()),
+        folder.identity.nonce,
+        metrics.clone(),
+    )?;
+    let local = local_rows(&rules.program, &mut folder).await?;
     restore(&mut rules, &folder).await?;
+    for (rel, rows) in &local {
+        restore_rows(&mut rules, *rel, rows.values().cloned().collect())?;
+    }
     // Without a checkpoint the log is applied from its first slot, to what the facts say.
-    let first = rules.start(folder.checkpoint.is_none(), now(&io))?;
-    replay(&mut rules, &mut folder, &io)?;
-    let durable = folder.next_slot - 1;
+    let started = rules.start(folder.checkpoint.is_none(), now(io))?;
     let checkpoint = folder.checkpoint.unwrap_or(0);
-    let (cluster, new) = (folder.cluster, folder.new);
-    let outbox = Arc::new(Outbox::new(metrics.clone(), durable));
+    replay(&mut rules, &folder, &local, io)?;
+    let applied = folder.applied.max(checkpoint);
+    // The state is another's: this node has no votes for the slots before it.
+    let fetched = checkpoint > folder.applied;
+    let (identity, durable) = (folder.identity.clone(), folder.next - 1);
+    let addr = config
+        .advertise
+        .clone()
+        .unwrap_or_else(|| listens.to_owned());
+    let me = Me {
+        cluster: identity.cluster,
+        nonce: identity.nonce,
+        addr: addr.clone(),
+        rules: rulebook.hash,
+    };
+    let (peers, inbox) = (
+        Arc::new(Peers::new(io.clone(), me, metrics.clone())),
+        Inbox::new(),
+    );
+    let outbox = Arc::new(Outbox::new(
+        metrics.clone(),
+        peers.clone(),
+        inbox.clone(),
+        durable,
+    ));
     let released = outbox.clone();
     let store = folder
         .start(
             metrics.clone(),
-            Arc::new(move |slot| released.release(slot)),
+            Arc::new(move |entry| released.release(entry)),
         )
         .await?;
     metrics.checkpoint_slot.store(checkpoint, Ordering::Relaxed);
     let (sender, queue) = mpsc::channel(reader::QUEUE_EVENTS);
-    let mut shared = Shared {
+    let (ready, is_ready) = oneshot::channel();
+    let inputs = rules.inputs;
+    let shared = Arc::new(Shared {
         io: io.clone(),
-        metrics,
-        inputs: rules.inputs,
-        cluster: Cluster {
-            cluster,
-            ballot: BALLOT,
-            block_size: config.block_size,
-            replication: config.replication,
-        },
+        metrics: metrics.clone(),
+        inputs,
+        peer_events: rules.peer_events.clone(),
+        program: rules.program.clone(),
+        about: Mutex::new(Cluster {
+            cluster: identity.cluster,
+            ..Cluster::default()
+        }),
+        founder: identity.founder,
+        role: watch::Sender::new(Role::Follows(None)),
         outbox,
+        inbox,
+        peers,
+        folder: store.shared(),
         queue: sender,
         budget: Arc::new(Semaphore::new(reader::QUEUE_BYTES)),
         arrivals: AtomicU64::new(0),
-        conns: AtomicU64::new(0),
-        config,
-    };
-    let mut engine = Engine::new(
-        io,
-        rules,
-        store,
-        queue,
-        shared.outbox.clone(),
-        &shared.config,
-    );
-    if new {
-        engine.take_proposals(&first);
+        // The upper half tells the connections of one life of one NameNode from all others.
+        conns: AtomicU64::new((io.random_u64() >> 32) << 32),
+        config: config.clone(),
+    });
+    let mut engine = Engine::new(rules, store, shared.clone(), queue, applied, ready);
+    engine.take_start(started);
+    shared.peers.call(&config.join);
+    let mut first = vec![(inputs.be, input::be(identity.nonce, identity.founder))];
+    if fetched {
+        first.push((inputs.truncate, input::truncate(checkpoint)));
     }
-    let configure = input::configure(shared.config.replication, shared.config.block_size);
-    if let Ok(row) = configure {
-        engine.first(vec![(shared.inputs.configure, row)]).await?;
+    let settings = input::configure(config.replication, config.block_size, identity.nonce, &addr);
+    match settings {
+        Ok(row) => first.push((inputs.configure, row)),
+        Err(e) => return Err(ServerError::Rules(e.message)),
     }
-    defaults(&mut engine, &mut shared);
-    let shared = Arc::new(shared);
+    engine.first(first);
     Ok(Booted {
         engine,
         shared,
-        listener,
+        ready: is_ready,
     })
+}
+
+/// Asks the NameNodes that are to be joined which cluster they are of.
+async fn find_cluster(io: &Io, hosts: &[String]) -> Result<ClusterId, ServerError> {
+    let started = io.mono_ns();
+    let mut trouble = BTreeMap::new();
+    loop {
+        for host in hosts {
+            match io.timeout(ASK_DEADLINE, ask_cluster(io, host)).await {
+                Ok(Ok(cluster)) => return Ok(cluster),
+                Ok(Err(why)) => trouble.insert(host, why),
+                Err(e) => trouble.insert(host, e.to_string()),
+            };
+        }
+        if Duration::from_nanos(io.mono_ns().saturating_sub(started)) > JOIN_DEADLINE {
+            let one = |(host, why): (&&String, &String)| format!("{host}: {why}");
+            let all: Vec<String> = trouble.iter().map(one).collect();
+            return Err(ServerError::Join(all.join("; ")));
+        }
+        io.sleep(JOIN_PAUSE).await;
+    }
+}
+
+async fn ask_cluster(io: &Io, host: &str) -> Result<ClusterId, String> {
+    let mut stream = io
+        .connect(host, ASK_DEADLINE)
+        .await
+        .map_err(|e| e.to_string())?;
+    let hello = ToNameNode::Hello {
+        cluster: None,
+        peer: Peer::Observer { stale: true },
+    };
+    write_message(&mut stream, &hello, &[])
+        .await
+        .map_err(|e| e.to_string())?;
+    stream.flush().await.map_err(|e| e.to_string())?;
+    match read_message::<FromNameNode, _>(&mut stream).await {
+        Ok(Some((FromNameNode::Welcome { cluster, .. }, _))) => Ok(cluster),
+        Ok(Some((FromNameNode::Refused { failure }, _))) => Err(failure.message),
+        Ok(_) => Err("it did not welcome this NameNode".to_owned()),
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 /// The time of a run.
@@ -118,63 +205,136 @@ pub fn now(io: &Io) -> Time {
     }
 }
 
-/// The tables that a checkpoint holds: all that are durable.
-pub fn durable_tables(program: &Program) -> Vec<RelId> {
-    let durable = |(i, kind): (usize, &RelKind)| match kind {
-        RelKind::Table(TableClass::Local | TableClass::Replicated { .. }) => {
-            u32::try_from(i).ok().map(RelId)
+/// The tables that checkpoints hold: the replicated ones and the local ones.
+pub fn durable_tables(program: &Program) -> (Vec<RelId>, Vec<RelId>) {
+    let (mut replicated, mut local) = (Vec::new(), Vec::new());
+    for (i, relation) in program.relations.iter().enumerate() {
+        let Ok(rel) = u32::try_from(i).map(RelId) else {
+            continue;
+        };
+        match relation.kind {
+            RelKind::Table(TableClass::Local) => local.push(rel),
+            RelKind::Table(TableClass::Replicated { .. }) => replicated.push(rel),
+            _ => {}
         }
-        _ => None,
+    }
+    (replicated, local)
+}
+
+/// A table of a checkpoint or of the log that the rules know.
+fn known_table(program: &Program, name: &str, columns: Option<u32>) -> Result<RelId, ServerError> {
+    let apply = |why: String| ServerError::Apply {
+        what: format!("table {name} of its folder"),
+        why,
     };
-    program
-        .relations
-        .iter()
-        .map(|r| &r.kind)
-        .enumerate()
-        .filter_map(durable)
-        .collect()
+    let rel = program
+        .find(name)
+        .filter(|rel| program.relation(*rel).is_table());
+    let rel = rel.ok_or_else(|| apply("they have no such table".to_owned()))?;
+    let known = program.relation(rel).columns.len();
+    match columns {
+        Some(columns) if known != columns as usize => Err(apply(format!(
+            "it has {columns} columns, they know it with {known}"
+        ))),
+        _ => Ok(rel),
+    }
+}
+
+fn restore_rows(rules: &mut Rules, rel: RelId, rows: Vec<Row>) -> Result<(), ServerError> {
+    let name = rules.program.relation(rel).name.clone();
+    rules
+        .node
+        .restore(rel, rows)
+        .map_err(|e| ServerError::Apply {
+            what: format!("table {name} of its folder"),
+            why: e.to_string(),
+        })
 }
 
 /// Gives the checkpoint's rows to the rules.
 async fn restore(rules: &mut Rules, folder: &Folder) -> Result<(), ServerError> {
-    let Some(mut reader) = folder.read_checkpoint().await? else {
+    let Some(mut reader) = folder.read_checkpoint(Part::State).await? else {
         return Ok(());
     };
-    let apply = |table: &str, why: String| ServerError::Apply {
-        what: format!("table {table} of its checkpoint"),
-        why,
-    };
     let program = rules.program.clone();
-    let mut tables = Vec::new();
-    for (name, columns) in &reader.header().tables {
-        let rel = program
-            .find(name)
-            .filter(|rel| program.relation(*rel).is_table());
-        let rel = rel.ok_or_else(|| apply(name, "they have no such table".to_owned()))?;
-        let known = program.relation(rel).columns.len();
-        if known != *columns as usize {
-            return Err(apply(
-                name,
-                format!("it has {columns} columns, they know it with {known}"),
-            ));
-        }
-        tables.push((rel, name.clone()));
-    }
+    let table = |(name, columns): &(String, u32)| known_table(&program, name, Some(*columns));
+    let tables: Vec<RelId> = reader
+        .header()
+        .tables
+        .iter()
+        .map(table)
+        .collect::<Result<_, _>>()?;
     while let Some((table, rows)) = reader.next().await? {
-        if let Some((rel, name)) = tables.get(table as usize) {
-            rules
-                .node
-                .restore(*rel, rows)
-                .map_err(|e| apply(name, e.to_string()))?;
+        if let Some(rel) = tables.get(table as usize) {
+            restore_rows(rules, *rel, rows)?;
         }
     }
     Ok(())
 }
 
-/// Runs what was decided since the checkpoint; what the rules say then was said before.
-fn replay(rules: &mut Rules, folder: &mut Folder, io: &Io) -> Result<(), ServerError> {
-    let batches = std::mem::take(&mut folder.batches);
-    if batches.is_empty() {
+/// Rows of local tables by their keys, as the local checkpoint and the log after it have them.
+type Local = BTreeMap<RelId, HashMap<Vec<u8>, Row>>;
+
+async fn local_rows(program: &Program, folder: &mut Folder) -> Result<Local, ServerError> {
+    let mut all = Local::new();
+    if let Some(mut reader) = folder.read_checkpoint(Part::Local).await? {
+        let table = |(name, columns): &(String, u32)| known_table(program, name, Some(*columns));
+        let tables: Vec<RelId> = reader
+            .header()
+            .tables
+            .iter()
+            .map(table)
+            .collect::<Result<_, _>>()?;
+        while let Some((table, rows)) = reader.next().await? {
+            if let Some(rel) = tables.get(table as usize) {
+                let keyed = rows
+                    .into_iter()
+                    .map(|row| (key_of(program.relation(*rel), &row), row));
+                all.entry(*rel).or_default().extend(keyed);
+            }
+        }
+    }
+    for entry in std::mem::take(&mut folder.entries) {
+        change(program, &mut all, entry)?;
+    }
+    Ok(all)
+}
+
+fn change(program: &Program, all: &mut Local, entry: Entry) -> Result<(), ServerError> {
+    for change in entry {
+        let rel = known_table(program, &change.table, None)?;
+        let relation = program.relation(rel);
+        let rows = all.entry(rel).or_default();
+        if !change.insert {
+            rows.remove(&change.row.0);
+            continue;
+        }
+        let columns = relation.columns.len();
+        let row = Row::check(change.row.0, columns).ok_or_else(|| ServerError::Apply {
+            what: format!("a change of table {} in its log", change.table),
+            why: format!("it is not {columns} packed values"),
+        })?;
+        rows.insert(key_of(relation, &row), row);
+    }
+    Ok(())
+}
+
+/// The values of slots, as this node's last votes have them.
+fn values(program: &Program, local: &Local) -> BTreeMap<u64, Vec<u8>> {
+    let accepted = program.find("accepted").and_then(|rel| local.get(&rel));
+    let one = |row: &Row| {
+        let (slot, vote) = packed::split_first(row.as_bytes());
+        let slot = u64::try_from(packed::unpack_int(slot)?).ok()?;
+        Some((slot, input::vote_value(vote)?.to_vec()))
+    };
+    let rows = accepted.into_iter().flat_map(HashMap::values);
+    rows.filter_map(one).collect()
+}
+
+/// Applies the slots since the checkpoint that are known to be decided; what the rules say then was said before.
+fn replay(rules: &mut Rules, folder: &Folder, local: &Local, io: &Io) -> Result<(), ServerError> {
+    let from = folder.checkpoint.unwrap_or(0) + 1;
+    if folder.applied < from {
         return Ok(());
     }
     if folder.other_rules {
@@ -182,71 +342,59 @@ fn replay(rules: &mut Rules, folder: &mut Folder, io: &Io) -> Result<(), ServerE
             "the log since the last checkpoint was written under other rules; a clean stop before an upgrade avoids this"
         );
     }
-    let count = batches.len();
-    tracing::info!("applying {count} slots of the log");
-    for (i, (slot, batch)) in batches.into_iter().enumerate() {
+    let values = values(&rules.program, local);
+    tracing::info!("applying slots {from} to {}", folder.applied);
+    for (i, slot) in (from..=folder.applied).enumerate() {
         let apply = |why: String| ServerError::Apply {
             what: format!("slot {slot} of its log"),
             why,
         };
-        let row = input::decided(slot, &batch).map_err(|e| apply(e.message))?;
+        let value = values
+            .get(&slot)
+            .ok_or_else(|| apply("the log has no value of it".to_owned()))?;
+        let mut bytes = Row::new(&[Value::Int(i64::try_from(slot).unwrap_or(i64::MAX))])
+            .as_bytes()
+            .to_vec();
+        bytes.extend_from_slice(value);
+        let row = Row::check(bytes, 2).ok_or_else(|| apply("its value is none".to_owned()))?;
         match rules.run(vec![(rules.inputs.decided, row)], now(io)) {
             Ok(_) => {}
             // Dropped then as it is dropped now: limits are counted, not timed.
             Err(e @ api::RunError::Limit { .. }) => {
-                tracing::warn!("slot {slot} has no effect: {e}")
+                tracing::warn!("slot {slot} has no effect: {e}");
+                let row = input::nothing(slot);
+                rules
+                    .run(vec![(rules.inputs.decided, row)], now(io))
+                    .map_err(|e| apply(e.to_string()))?;
             }
             Err(e) => return Err(apply(e.to_string())),
         }
         if (i + 1) % REPLAY_REPORT == 0 {
-            tracing::info!("applied {} of {count} slots", i + 1);
+            tracing::info!("applied {} slots", i + 1);
         }
     }
     Ok(())
 }
 
-/// Asks the rules for the cluster's defaults as they were decided.
-fn defaults(engine: &mut Engine, shared: &mut Shared) {
-    let caller = boomfs_wire::Caller::default();
-    let asked = input::ask(
-        crate::codec::ConnId::SHELL,
-        0,
-        &caller,
-        &boomfs_wire::ReadOp::StatFs,
-    );
-    let Ok(row) = asked else { return };
-    let Ok(output) = engine
-        .rules
-        .run(vec![(shared.inputs.ask, row)], now(&shared.io))
-    else {
-        return;
-    };
-    let replies = output
-        .messages
-        .iter()
-        .filter(|m| engine.rules.outputs.get(m.rel) == Some(output::Sent::ReadReply));
-    for reply in replies {
-        if let Ok((_, Ok(Answer::StatFs(space)))) = output::read_reply(&reply.row)
-            && space.block_size > 0
-            && space.replication > 0
-        {
-            shared.cluster.block_size = space.block_size;
-            shared.cluster.replication = space.replication;
-        }
-    }
-}
-
 impl Rules {
-    /// Makes a node of the rules.
+    /// Makes a node of the rules, for the NameNode whose folder has this nonce.
     ///
     /// # Errors
     /// They lack an event, or cannot be planned.
-    pub fn new(program: Arc<Program>, metrics: Arc<Metrics>) -> Result<Rules, ServerError> {
+    pub fn new(
+        program: Arc<Program>,
+        nonce: u64,
+        metrics: Arc<Metrics>,
+    ) -> Result<Rules, ServerError> {
         let (inputs, outputs) = (Inputs::find(&program)?, Outputs::find(&program)?);
+        let observed = Observed::find(&program)?;
+        let peer_events = PeerEvents::find(&program)?;
         let timers = timers(&program);
         let options = api::Options {
-            observe: vec![inputs.propose],
-            ..api::Options::new(Value::addr(ME))
+            observe: observed.all(),
+            // The log has them already, as votes.
+            replicated_changes: false,
+            ..api::Options::new(Value::addr(input::peer_addr(nonce)))
         };
         let node =
             Node::new(program.clone(), options).map_err(|e| ServerError::Rules(e.to_string()))?;
@@ -255,18 +403,20 @@ impl Rules {
             program,
             inputs,
             outputs,
+            observed,
+            peer_events,
             timers,
             metrics,
             limiter: Default::default(),
         })
     }
 
-    fn start(&mut self, new: bool, time: Time) -> Result<Vec<Row>, ServerError> {
+    fn start(&mut self, new: bool, time: Time) -> Result<Output, ServerError> {
         let output = self
             .node
             .start(new, time)
             .map_err(|e| ServerError::Rules(e.to_string()))?;
         self.note(&output, time);
-        Ok(output.observed.into_iter().map(|(_, row)| row).collect())
+        Ok(output)
     }
 }

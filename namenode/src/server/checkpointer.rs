@@ -1,10 +1,11 @@
 //! Checkpoints in the background: the engine hands over some rows between runs, a task writes them.
 
+use super::boot::durable_tables;
 use super::{Config, ServerError};
 use crate::metrics::Metrics;
-use crate::store::checkpoint::Writer;
+use crate::store::checkpoint::{Part, Writer};
 use crate::store::log::Log;
-use crate::store::{Store, StoreError};
+use crate::store::{Shared as Folder, Store, StoreError};
 use overlog::Row;
 use overlog::ir::{Program, RelId};
 use overlog::node::{Node, Snapshot};
@@ -29,6 +30,8 @@ pub struct Checkpointer {
     tables: Vec<RelId>,
     /// Names and numbers of columns.
     about: Vec<(String, u32)>,
+    /// So many of the tables are replicated, and the others local.
+    replicated: usize,
     running: Option<Running>,
     /// Slot and bytes of the log when the last one was begun.
     since: (u64, u64),
@@ -41,17 +44,15 @@ struct Running {
     pieces: Option<mpsc::Sender<(u32, Vec<Row>)>>,
     /// A slice that found no place.
     slice: Option<(u32, Vec<Row>)>,
-    task: JoinHandle<Result<(), Arc<StoreError>>>,
+    task: JoinHandle<Result<u64, Arc<StoreError>>>,
 }
 
 impl Checkpointer {
-    /// For these tables.
-    pub fn new(
-        config: &Config,
-        program: &Program,
-        tables: Vec<RelId>,
-        store: &Store,
-    ) -> Checkpointer {
+    /// For the durable tables of a program.
+    pub fn new(config: &Config, program: &Program, store: &Store) -> Checkpointer {
+        let (mut tables, local) = durable_tables(program);
+        let replicated = tables.len();
+        tables.extend(local);
         let about = |rel: &RelId| {
             let relation = program.relation(*rel);
             (
@@ -64,6 +65,7 @@ impl Checkpointer {
             every_bytes: config.checkpoint_bytes.max(1),
             about: tables.iter().map(about).collect(),
             tables,
+            replicated,
             running: None,
             since: (store.last_checkpoint, 0),
             metrics: store.metrics().clone(),
@@ -84,32 +86,47 @@ impl Checkpointer {
         self.metrics.log_bytes.load(Ordering::Relaxed)
     }
 
-    /// Begins one if it is time; hands over a slice.
+    /// Begins one if it is time; hands over a slice. After one has ended: the slot up to which nothing of the log is
+    /// needed any more.
     ///
     /// # Errors
     /// A sync failed.
-    pub async fn step(&mut self, node: &Node, store: &Store) -> Result<(), ServerError> {
+    pub async fn step(
+        &mut self,
+        node: &Node,
+        store: &Store,
+        slot: u64,
+    ) -> Result<Option<u64>, ServerError> {
         if self.running.is_none() {
-            let slot = store.log.appended();
             let (since_slot, since_bytes) = self.since;
             let due = slot.saturating_sub(since_slot) >= self.every_slots
                 || self.log_bytes().saturating_sub(since_bytes) >= self.every_bytes;
             if slot > since_slot && due {
-                self.begin(node, store);
+                self.begin(node, store, slot);
             }
         }
         if self.running.as_ref().is_some_and(|r| r.task.is_finished()) {
             return self.end().await;
         }
         self.hand_over();
-        Ok(())
+        Ok(None)
     }
 
-    fn begin(&mut self, node: &Node, store: &Store) {
-        let slot = store.log.appended();
+    fn begin(&mut self, node: &Node, store: &Store, slot: u64) {
+        let entry = store.log.appended();
         let (sender, pieces) = mpsc::channel(WAITING);
-        let writer = store.checkpoint(slot, self.about.clone());
-        let task = tokio::spawn(write(writer, store.log.clone(), pieces));
+        let (state, local) = self.about.split_at(self.replicated);
+        let writers = [
+            store.checkpoint(Part::State, slot, state.to_vec()),
+            store.checkpoint(Part::Local, entry, local.to_vec()),
+        ];
+        let task = tokio::spawn(write(
+            writers,
+            self.replicated,
+            store.log.clone(),
+            store.shared(),
+            pieces,
+        ));
         let snapshot = Some(node.snapshot(&self.tables));
         self.since = (slot, self.log_bytes());
         self.running = Some(Running {
@@ -148,15 +165,18 @@ impl Checkpointer {
         }
     }
 
-    async fn end(&mut self) -> Result<(), ServerError> {
+    async fn end(&mut self) -> Result<Option<u64>, ServerError> {
         let Some(running) = self.running.take() else {
-            return Ok(());
+            return Ok(None);
         };
         let outcome = match running.task.await {
             Ok(outcome) => outcome,
             Err(e) => return Err(ServerError::Thread(e.to_string())),
         };
-        let Err(e) = outcome else { return Ok(()) };
+        let e = match outcome {
+            Ok(kept) => return Ok(Some(kept)),
+            Err(e) => e,
+        };
         Metrics::add(&self.metrics.checkpoints_failed, 1);
         if matches!(*e, StoreError::Sync { .. }) {
             return Err(e.into());
@@ -165,7 +185,7 @@ impl Checkpointer {
         let (slot, bytes) = self.since;
         let back = |now: u64, every: u64| now.saturating_sub(every - every / RETRY_PART);
         self.since = (back(slot, self.every_slots), back(bytes, self.every_bytes));
-        Ok(())
+        Ok(None)
     }
 
     /// Ends the one on its way; the next start removes what it wrote.
@@ -180,10 +200,15 @@ impl Checkpointer {
     ///
     /// # Errors
     /// It cannot be written.
-    pub async fn at_end(&mut self, node: &Node, store: &Store) -> Result<(), ServerError> {
+    pub async fn at_end(
+        &mut self,
+        node: &Node,
+        store: &Store,
+        slot: u64,
+    ) -> Result<(), ServerError> {
         // The newer one takes its place.
         self.abandon().await;
-        self.begin(node, store);
+        self.begin(node, store, slot);
         let Some(Running {
             mut snapshot,
             pieces,
@@ -205,7 +230,7 @@ impl Checkpointer {
             }
         }
         match task.await {
-            Ok(outcome) => Ok(outcome?),
+            Ok(outcome) => Ok(outcome.map(|_| ())?),
             Err(e) => Err(ServerError::Thread(e.to_string())),
         }
     }
@@ -219,25 +244,36 @@ fn number(tables: &[RelId], rel: RelId) -> u32 {
         .unwrap_or(u32::MAX)
 }
 
+/// Writes both parts, and gives the slot up to which nothing of the log is needed any more.
 async fn write(
-    mut writer: Writer,
+    writers: [Writer; 2],
+    replicated: usize,
     log: Log,
+    folder: Arc<Folder>,
     mut pieces: mpsc::Receiver<(u32, Vec<Row>)>,
-) -> Result<(), Arc<StoreError>> {
-    let slot = writer.slot();
+) -> Result<u64, Arc<StoreError>> {
+    let [mut state, mut local] = writers;
+    let first_local = u32::try_from(replicated).unwrap_or(u32::MAX);
     while let Some((table, rows)) = pieces.recv().await {
-        if let Err(e) = writer.rows(table, &rows).await {
-            writer.abandon().await;
+        let written = match table.checked_sub(first_local) {
+            None => state.rows(table, &rows).await,
+            Some(table) => local.rows(table, &rows).await,
+        };
+        if let Err(e) = written {
+            state.abandon().await;
+            local.abandon().await;
             return Err(e.into());
         }
     }
     // Nothing may stand in a checkpoint that the log could still lose.
-    log.wait_durable(slot).await?;
-    let digest = writer.finish().await?;
+    log.wait_durable(local.slot()).await?;
+    let slot = state.slot();
+    local.finish().await?;
+    let digest = state.finish().await?;
     tracing::info!(
         "checkpoint of slot {slot}: {} rows, digest {:016x}",
         digest.rows,
         digest.sum
     );
-    Ok(())
+    Ok(folder.prune().await?)
 }

@@ -8,7 +8,7 @@ use boomfs_io::{WriteHalf, watch};
 use boomfs_wire::{Answer, Failure, FromNameNode, Status, encode_message};
 use overlog::Row;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -61,6 +61,7 @@ impl Item {
                             .map(|row| row.len() + 16)
                             .sum::<usize>()
                 }
+                FromNameNode::State { rows, .. } => MESSAGE_SIZE + rows.0.len(),
                 _ => MESSAGE_SIZE,
             },
             Item::Close => 0,
@@ -89,6 +90,8 @@ pub struct Conn {
     work: Notify,
     /// Something was written.
     freed: Notify,
+    /// It is served by a NameNode that leads, and by no other.
+    needs_leader: AtomicBool,
     greeting: watch::Sender<Greeting>,
 }
 
@@ -108,8 +111,19 @@ impl Conn {
             out: Mutex::default(),
             work: Notify::new(),
             freed: Notify::new(),
+            needs_leader: AtomicBool::new(false),
             greeting: watch::Sender::new(Greeting::Waiting),
         }
+    }
+
+    /// It is served by a NameNode that leads, and by no other.
+    pub fn set_needs_leader(&self) {
+        self.needs_leader.store(true, Ordering::SeqCst);
+    }
+
+    /// See [`Conn::set_needs_leader`].
+    pub fn needs_leader(&self) -> bool {
+        self.needs_leader.load(Ordering::SeqCst)
     }
 
     fn out(&self) -> MutexGuard<'_, Out> {
@@ -295,7 +309,7 @@ impl Encoder {
     }
 
     fn rule(&mut self, sent: Sent, row: &Row) -> Option<FromNameNode> {
-        let message = match output::message(sent, row, &self.shared.cluster) {
+        let message = match output::message(sent, row, &self.shared.about()) {
             Ok(message) => message,
             Err(e) => {
                 self.bad(&e);
@@ -366,7 +380,7 @@ impl Encoder {
                 "two answers of one kind to a question for the status",
             )));
         };
-        let applied_slot = self.shared.metrics.log_slot.load(Ordering::Relaxed);
+        let applied_slot = self.shared.metrics.applied_slot.load(Ordering::Relaxed);
         Some(Ok(Answer::Status(Status {
             space,
             applied_slot,

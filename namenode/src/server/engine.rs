@@ -1,28 +1,30 @@
-//! The engine's loop: takes what is queued, runs the rules, appends to the log, runs what was
-//! decided.
+//! The engine's loop: takes what is queued, runs the rules, stores what they changed, runs what was decided.
 
-use super::boot::{durable_tables, now};
+use super::boot::now;
 use super::checkpointer::Checkpointer;
 use super::conn::Item;
-use super::outbox::{Mail, Outbox};
+use super::outbox::Mail;
 use super::query::Queries;
-use super::reader::{Queued, What};
-use super::{Config, ServerError, Stop};
+use super::reader::{Queued, Role, Shared, What};
+use super::transfer::{self, TransferError};
+use super::{ServerError, Stop};
 use crate::codec::output::{self, Outputs};
-use crate::codec::{ConnId, Inputs, errno, input};
+use crate::codec::{ConnId, Inputs, Observed, PeerEvents, Said, errno, input};
 use crate::metrics::Metrics;
+use crate::store::record::Change;
 use crate::store::{Store, log::Room};
 use boomfs_io::{Io, watch};
-use boomfs_wire::FromNameNode;
-use overlog::Row;
+use boomfs_wire::{Answer, Blob, Caller, FromNameNode, ReadOp};
 use overlog::api::{Output, RunError, Time};
-use overlog::ir::{Program, RelId};
+use overlog::ir::{Program, RelId, RelKind, Relation, TableClass};
 use overlog::node::Node;
-use std::collections::VecDeque;
+use overlog::{Row, Value, packed};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 /// Commands in one run, at most.
 const MAX_COMMANDS: usize = 256;
@@ -33,7 +35,7 @@ const MAX_READS: usize = 1_024;
 /// Bytes of events in one run, about.
 const MAX_RUN_BYTES: usize = 512 << 10;
 
-/// Batches that are decided before new events are looked at.
+/// Slots that are applied before new events are looked at.
 const MAX_FOLLOW_UPS: usize = 16;
 
 /// How long the loop sleeps at most.
@@ -85,6 +87,10 @@ pub struct Rules {
     pub inputs: Inputs,
     /// Messages that it takes.
     pub outputs: Outputs,
+    /// What the rules tell it.
+    pub observed: Observed,
+    /// Messages between NameNodes.
+    pub peer_events: PeerEvents,
     /// Timers and their periods, ns.
     pub timers: Vec<(RelId, i64)>,
     /// Counters.
@@ -137,12 +143,6 @@ struct Timer {
     due_ns: i64,
 }
 
-/// A batch that the rules want decided, and the commands that may be in it.
-struct Proposal {
-    batch: Vec<u8>,
-    commands: Arc<Vec<(ConnId, u64)>>,
-}
-
 /// What one run is fed.
 #[derive(Default)]
 struct Feed {
@@ -152,32 +152,64 @@ struct Feed {
     bytes: usize,
 }
 
+/// What the rules said last of this node's place among the NameNodes.
+#[derive(Debug, Default)]
+struct Standing {
+    /// It governs, under this ballot.
+    ballot: Option<u64>,
+    /// Its lease lasts until then, monotonic clock, ns.
+    until_ns: i64,
+    /// So many more slots it may open.
+    room: i64,
+    /// The others are known: it is not alone.
+    others: bool,
+}
+
+/// How the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was told to.
+    Stopped,
+    /// Its folder has a newer state than it has: it is to be started from there.
+    Anew,
+}
+
 /// The engine.
 pub struct Engine {
     io: Io,
     pub(super) rules: Rules,
     store: Store,
+    shared: Arc<Shared>,
     queue: mpsc::Receiver<Queued>,
     /// Taken from the queue, not fed yet.
     backlog: VecDeque<Queued>,
-    outbox: Arc<Outbox>,
+    /// What is first in the backlog has to wait for a lease, or for room.
+    held: bool,
     timers: Vec<Timer>,
-    proposals: VecDeque<Proposal>,
+    /// Slots and their values, as rows of `decided`.
+    decisions: VecDeque<Row>,
+    applied: u64,
+    standing: Standing,
+    /// Fetches the state of another NameNode.
+    transfer: Option<JoinHandle<Result<u64, TransferError>>>,
     queries: Queries,
     checkpointer: Checkpointer,
     metrics: Arc<Metrics>,
+    /// Is told when clients are served, or when that is up to others.
+    ready: Option<oneshot::Sender<()>>,
 }
 
 impl Engine {
-    /// A new one.
+    /// A new one, which has applied all up to a slot.
     pub fn new(
-        io: Io,
         rules: Rules,
         store: Store,
+        shared: Arc<Shared>,
         queue: mpsc::Receiver<Queued>,
-        outbox: Arc<Outbox>,
-        config: &Config,
+        applied: u64,
+        ready: oneshot::Sender<()>,
     ) -> Engine {
+        let io = shared.io.clone();
         let mono_ns = now(&io).mono_ns;
         let timer = |(rel, period_ns): &(RelId, i64)| Timer {
             rel: *rel,
@@ -185,21 +217,27 @@ impl Engine {
             due_ns: mono_ns.saturating_add(*period_ns),
         };
         let timers = rules.timers.iter().map(timer).collect();
-        let tables = durable_tables(&rules.program);
-        let checkpointer = Checkpointer::new(config, &rules.program, tables, &store);
+        let checkpointer = Checkpointer::new(&shared.config, &rules.program, &store);
         let metrics = rules.metrics.clone();
+        store.log.set_applied(applied);
+        metrics.applied_slot.store(applied, Ordering::Relaxed);
         Engine {
             io,
             rules,
             store,
+            shared,
             queue,
             backlog: VecDeque::new(),
-            outbox,
+            held: false,
             timers,
-            proposals: VecDeque::new(),
+            decisions: VecDeque::new(),
+            applied,
+            standing: Standing::default(),
+            transfer: None,
             queries: Queries::default(),
             checkpointer,
             metrics,
+            ready: Some(ready),
         }
     }
 
@@ -207,25 +245,35 @@ impl Engine {
     ///
     /// # Errors
     /// What failed. Nothing that rests on it has left.
-    pub async fn run(mut self, mut stopped: watch::Receiver<Stop>) -> Result<(), ServerError> {
-        let result = match self.work(&mut stopped).await {
-            Ok(Stop::Clean) => self.close().await,
-            Ok(_) => Ok(()),
+    pub async fn run(mut self, stopped: &mut watch::Receiver<Stop>) -> Result<Exit, ServerError> {
+        let result = match self.work(stopped).await {
+            Ok(Some(Stop::Clean)) => self.close().await.map(|()| Exit::Stopped),
+            Ok(Some(_)) => Ok(Exit::Stopped),
+            Ok(None) => self.leave().await.map(|()| Exit::Anew),
             Err(e) => Err(e),
         };
+        if let Some(transfer) = self.transfer.take() {
+            transfer.abort();
+        }
+        self.shared.peers.close();
         // Whoever opens the folder next must have it alone.
         self.checkpointer.abandon().await;
         self.store.log.abandon().await;
         result
     }
 
-    async fn work(&mut self, stopped: &mut watch::Receiver<Stop>) -> Result<Stop, ServerError> {
+    /// `None`: the state is to be taken from the folder.
+    async fn work(
+        &mut self,
+        stopped: &mut watch::Receiver<Stop>,
+    ) -> Result<Option<Stop>, ServerError> {
         let log = self.store.log.clone();
+        let shared = self.shared.clone();
         let mut failure = std::pin::pin!(log.failure());
         loop {
             let asked = stopped.get();
             if asked != Stop::Run {
-                return Ok(asked);
+                return Ok(Some(asked));
             }
             if self.has_work() && !log.has_failed() {
                 // Lets readers, writers and the log in.
@@ -236,12 +284,17 @@ impl Engine {
                     biased;
                     e = &mut failure => return Err(e.into()),
                     _ = stopped.changed() => continue,
+                    () = shared.inbox.work() => {}
                     got = self.queue.recv() => self.backlog.extend(got),
                     () = self.io.sleep(pause) => {}
                 }
             }
+            self.held = false;
             self.take_queued();
             self.cycle().await?;
+            if self.has_fetched().await {
+                return Ok(None);
+            }
             if log.is_behind() {
                 log.wait_durable(log.durable() + 1).await?;
             }
@@ -258,8 +311,9 @@ impl Engine {
     }
 
     fn has_work(&self) -> bool {
-        !self.backlog.is_empty()
-            || !self.proposals.is_empty()
+        (!self.backlog.is_empty() && !self.held)
+            || !self.decisions.is_empty()
+            || self.shared.inbox.has_work()
             || self.queries.has_work()
             || self.checkpointer.has_work()
     }
@@ -282,33 +336,34 @@ impl Engine {
         })
     }
 
-    /// One run on what is queued and due, then one for each batch it led to.
+    /// One run on what is queued and due, then one for each slot that is known.
     async fn cycle(&mut self) -> Result<(), ServerError> {
         let feed = self.gather();
         if !feed.inputs.is_empty() {
-            let commands = Arc::new(feed.commands.clone());
-            let slot = self.store.log.appended();
-            let mut outputs = Vec::new();
-            self.run_feed(feed, &mut outputs);
-            for output in outputs {
-                self.say(slot, output, &commands);
-            }
+            let asks = !feed.commands.is_empty();
+            self.run_feed(feed);
+            // Until the rules say how many slots are left.
+            self.standing.room -= i64::from(asks);
         }
         for _ in 0..MAX_FOLLOW_UPS {
-            let Some(proposal) = self.proposals.pop_front() else {
+            let Some(row) = self.decisions.pop_front() else {
                 break;
             };
-            self.decide(proposal).await?;
+            self.apply(row);
         }
-        self.checkpointer
-            .step(&self.rules.node, &self.store)
+        let kept = self
+            .checkpointer
+            .step(&self.rules.node, &self.store, self.applied)
             .await?;
-        self.queries
-            .step(&mut self.rules, &self.outbox, self.store.log.appended());
+        if let Some(slot) = kept {
+            self.feed_one(self.rules.inputs.truncate, input::truncate(slot));
+        }
+        self.queries.step(&mut self.rules, &self.shared.outbox);
+        self.tell_ready();
         Ok(())
     }
 
-    /// Takes from the backlog what one run can take, and the timers that are due.
+    /// Takes the timers that are due, what other NameNodes say, and from the backlog what one run can take.
     fn gather(&mut self) -> Feed {
         let mut feed = Feed::default();
         let room = self.store.log.room();
@@ -319,11 +374,17 @@ impl Engine {
                 feed.inputs.push((timer.rel, input::timer(time.wall_ns)));
             }
         }
+        feed.inputs.extend(self.shared.inbox.take());
+        let before = feed.inputs.len();
         while let Some(queued) = self.backlog.front() {
-            let others = feed.inputs.len() - feed.commands.len();
+            let others = feed.inputs.len() - before - feed.commands.len();
             let full = feed.commands.len() >= MAX_COMMANDS
                 || others >= MAX_READS
                 || feed.bytes >= MAX_RUN_BYTES;
+            if self.has_to_wait(queued, time) {
+                self.held = true;
+                break;
+            }
             // At least one, however large.
             if full {
                 break;
@@ -336,6 +397,17 @@ impl Engine {
         feed
     }
 
+    /// What only a leader may do waits for its lease, and for a slot if it needs one.
+    fn has_to_wait(&self, queued: &Queued, time: Time) -> bool {
+        let governs = self.standing.ballot.is_some();
+        let leased = self.standing.until_ns > time.mono_ns;
+        match &queued.what {
+            What::Command { .. } | What::Register(..) => governs && self.standing.room <= 0,
+            What::Read { stale, .. } | What::Query { stale, .. } => governs && !leased && !stale,
+            _ => false,
+        }
+    }
+
     fn admit(&mut self, queued: Queued, room: Room, feed: &mut Feed) {
         let Queued {
             conn,
@@ -343,28 +415,36 @@ impl Engine {
             permit: _,
         } = queued;
         let inputs = self.rules.inputs;
+        let governs = self.standing.ballot.is_some();
         match what {
+            // Its connection was told that this node leads no more.
+            What::Command { .. } if !governs => {}
+            What::Read { stale: false, .. } | What::Query { stale: false, .. } if !governs => {}
+            What::Event(rel, _) | What::Register(rel, _)
+                if rel == inputs.hello_client && !governs =>
+            {
+                let item = self.shared.not_leader();
+                self.shared.outbox.deliver(Mail {
+                    conns: vec![(conn, item), (conn, Item::Close)],
+                    ..Mail::default()
+                });
+            }
             What::Command { seq, .. } if room != Room::Plenty => {
                 Metrics::add(&self.metrics.commands_no_space, 1);
                 let result = Err(no_space());
                 self.send(conn, FromNameNode::Answered { seq, result });
             }
-            What::Register(..) if room == Room::None => {
-                self.send(
-                    conn,
-                    FromNameNode::Refused {
-                        failure: no_space(),
-                    },
-                );
-                self.outbox
-                    .push(self.store.log.appended(), vec![(conn, Item::Close)]);
+            What::Register(..) if governs && room == Room::None => {
+                let failure = no_space();
+                self.send(conn, FromNameNode::Refused { failure });
+                self.shared.outbox.deliver(Mail::one(conn, Item::Close));
             }
             What::Command { seq, row } => {
                 Metrics::add(&self.metrics.commands, 1);
                 feed.inputs.push((inputs.request, row));
                 feed.commands.push((conn, seq));
             }
-            What::Read { req, row } => {
+            What::Read { req, row, .. } => {
                 Metrics::add(&self.metrics.reads, 1);
                 feed.inputs.push((inputs.ask, row));
                 feed.reads.push((conn, req));
@@ -375,19 +455,18 @@ impl Engine {
                 text,
                 limit,
                 watch,
+                ..
             } => {
                 Metrics::add(&self.metrics.queries, 1);
-                self.queries.start(
-                    &mut self.rules,
-                    &self.outbox,
-                    super::query::Asked {
-                        conn,
-                        req,
-                        text,
-                        limit,
-                        watch,
-                    },
-                );
+                let asked = super::query::Asked {
+                    conn,
+                    req,
+                    text,
+                    limit,
+                    watch,
+                };
+                self.queries
+                    .start(&mut self.rules, &self.shared.outbox, asked);
             }
             What::Cancel { req } => self.queries.cancel(&mut self.rules, conn, req),
             What::Closed => {
@@ -398,14 +477,19 @@ impl Engine {
     }
 
     fn send(&self, conn: ConnId, message: FromNameNode) {
-        self.outbox.push(
-            self.store.log.appended(),
-            vec![(conn, Item::message(message))],
-        );
+        let mail = Mail::one(conn, Item::message(message));
+        self.shared.outbox.deliver(mail);
     }
 
-    /// Runs a feed. One that the engine drops is halved until what is to blame stands alone.
-    fn run_feed(&mut self, feed: Feed, outputs: &mut Vec<Output>) {
+    fn feed_one(&mut self, rel: RelId, row: Row) {
+        self.run_feed(Feed {
+            inputs: vec![(rel, row)],
+            ..Feed::default()
+        });
+    }
+
+    /// Runs a feed and passes on what it says. One that the engine drops is halved until what is to blame stands alone.
+    fn run_feed(&mut self, feed: Feed) {
         let time = now(&self.io);
         let started = self.io.mono_ns();
         let mut left = vec![feed];
@@ -416,10 +500,9 @@ impl Engine {
             ..
         }) = left.pop()
         {
-            // Rows are moved into the run; those of a lone command need no copy.
             let copy = inputs.clone();
             match self.rules.run(inputs, time) {
-                Ok(output) => outputs.push(output),
+                Ok(output) => self.say(output),
                 Err(e) => {
                     Metrics::add(&self.metrics.runs_dropped, 1);
                     if copy.len() <= 1 {
@@ -431,10 +514,8 @@ impl Engine {
                 }
             }
         }
-        Metrics::add(
-            &self.metrics.run_ns,
-            self.io.mono_ns().saturating_sub(started),
-        );
+        let spent = self.io.mono_ns().saturating_sub(started);
+        Metrics::add(&self.metrics.run_ns, spent);
     }
 
     /// Splits a feed; commands and questions stand in the order of their rows.
@@ -494,130 +575,320 @@ impl Engine {
         }
     }
 
-    /// Passes on what a run says, once the log is on disk up to `slot`, and takes what it proposes.
-    fn say(&mut self, slot: u64, output: Output, commands: &Arc<Vec<(ConnId, u64)>>) {
-        let mut mail: Mail = Vec::with_capacity(output.messages.len());
-        for message in output.messages {
-            let Some(sent) = self.rules.outputs.get(message.rel) else {
-                Metrics::add(&self.metrics.bad_payloads, 1);
-                continue;
-            };
-            match output::connection(&message.to) {
-                Some(conn) => mail.push((conn, Item::Rule(sent, message.row))),
-                None => Metrics::add(&self.metrics.messages_dropped, 1),
+    /// Stores what a run changed, passes on what it says, and takes note of what it tells the shell.
+    fn say(&mut self, output: Output) {
+        let program = self.rules.program.clone();
+        let entry = self.changes(&program, &output);
+        for (rel, row) in output.observed {
+            if let Some(said) = self.rules.observed.get(rel) {
+                self.heed(said, row);
             }
+        }
+        let (mut eager, mut held) = (Mail::default(), Mail::default());
+        for message in output.messages {
+            let mail = match program.relation(message.rel).eager {
+                true => &mut eager,
+                false => &mut held,
+            };
+            self.address(message, mail);
         }
         self.queries
-            .note(&mut self.rules, output.run, &self.outbox, &mut mail);
-        self.outbox.push(slot, mail);
-        for (_, row) in output.observed {
-            self.proposals.push_back(Proposal {
-                batch: row.as_bytes().to_vec(),
-                commands: commands.clone(),
-            });
+            .note(&mut self.rules, output.run, &self.shared.outbox, &mut eager);
+        self.shared.outbox.deliver(eager);
+        self.shared.outbox.push(entry, held);
+    }
+
+    /// Appends to the log what a run changed in local tables; gives the entry that must be on disk before what the run
+    /// says may leave.
+    fn changes(&self, program: &Program, output: &Output) -> u64 {
+        let local = |rel: RelId| {
+            matches!(
+                program.relation(rel).kind,
+                RelKind::Table(TableClass::Local)
+            )
+        };
+        let mut entry: Vec<Change> = Vec::new();
+        let (gone, came): (Vec<_>, Vec<_>) = output
+            .changes
+            .iter()
+            .filter(|c| local(c.rel))
+            .partition(|c| !c.insert);
+        let key = |c: &overlog::api::Change| (c.rel, key_of(program.relation(c.rel), &c.row));
+        let replaced: BTreeSet<(RelId, Vec<u8>)> = came.iter().map(|c| key(c)).collect();
+        for change in gone {
+            let (rel, key) = key(change);
+            if !replaced.contains(&(rel, key.clone())) {
+                entry.push(Change {
+                    table: program.relation(rel).name.clone(),
+                    insert: false,
+                    row: Blob(key),
+                });
+            }
+        }
+        entry.extend(came.into_iter().map(|c| Change {
+            table: program.relation(c.rel).name.clone(),
+            insert: true,
+            row: Blob(c.row.as_bytes().to_vec()),
+        }));
+        if entry.is_empty() {
+            self.store.log.appended()
+        } else {
+            self.store.log.append(entry)
         }
     }
 
-    /// Proposals of a run outside of the loop.
-    pub fn take_proposals(&mut self, rows: &[Row]) {
-        let commands = Arc::new(Vec::new());
-        let proposal = |row: &Row| Proposal {
-            batch: row.as_bytes().to_vec(),
-            commands: commands.clone(),
+    fn address(&self, message: overlog::api::Message, mail: &mut Mail) {
+        let Value::Addr(to) = &message.to else {
+            Metrics::add(&self.metrics.messages_dropped, 1);
+            return;
         };
-        self.proposals.extend(rows.iter().map(proposal));
+        if to.as_ref() == b"disk" {
+            mail.own.push((message.rel, message.row));
+        } else if let Some(nonce) = input::peer_nonce(to) {
+            let rows = mail.peers.entry(nonce).or_default();
+            rows.push((message.rel, message.row));
+        } else if let Some(sent) = self.rules.outputs.get(message.rel) {
+            match ConnId::parse(to) {
+                Some(conn) => mail.conns.push((conn, Item::Rule(sent, message.row))),
+                None => Metrics::add(&self.metrics.messages_dropped, 1),
+            }
+        } else {
+            Metrics::add(&self.metrics.bad_payloads, 1);
+        }
     }
 
-    /// A run before the loop starts, and what it leads to.
-    ///
-    /// # Errors
-    /// The log failed.
-    pub async fn first(&mut self, inputs: Vec<(RelId, Row)>) -> Result<(), ServerError> {
-        let mut outputs = Vec::new();
-        let slot = self.store.log.appended();
-        self.run_feed(
-            Feed {
-                inputs,
-                ..Feed::default()
+    /// What the rules tell the shell.
+    fn heed(&mut self, said: Said, row: Row) {
+        let values = match said {
+            // Its columns are those of `decided`.
+            Said::Chosen => return self.decisions.push_back(row),
+            _ => row.values(),
+        };
+        match (said, values.as_slice()) {
+            (Said::Begins, [ballot]) => self.begin(ballot_number(ballot)),
+            (Said::Leads, [ballot, Value::Int(until)]) => match ballot_number(ballot) {
+                0 => self.cease(),
+                _ => self.standing.until_ns = *until,
             },
-            &mut outputs,
-        );
-        for output in outputs {
-            self.say(slot, output, &Arc::new(Vec::new()));
+            (Said::Room, [Value::Int(room)]) => self.standing.room = *room,
+            (Said::Follows, [Value::Addr(leader)]) => {
+                let nonce = input::peer_nonce(leader);
+                let leader = nonce.and_then(|nonce| self.shared.peers.host(nonce));
+                if self.standing.ballot.is_none() {
+                    self.shared.role.set(Role::Follows(leader));
+                }
+            }
+            (Said::Behind, [Value::Addr(from), Value::Int(slot)]) => {
+                if let Some(nonce) = input::peer_nonce(from) {
+                    self.fetch(nonce, u64::try_from(*slot).unwrap_or(0));
+                }
+            }
+            (Said::Neighbours, [Value::List(all)]) => {
+                let me = self.shared.peers.me().nonce;
+                let mut hosts = BTreeMap::new();
+                for one in all.iter().filter_map(Value::as_list) {
+                    if let [Value::Addr(addr), host, Value::Int(node)] = one
+                        && let Some(nonce) = input::peer_nonce(addr)
+                        && let Some(host) = host.as_bytes()
+                    {
+                        hosts.insert(nonce, String::from_utf8_lossy(host).into_owned());
+                        if nonce == me {
+                            self.shared.about().node = node.cast_unsigned();
+                        }
+                    }
+                }
+                self.standing.others = hosts.keys().any(|nonce| *nonce != me);
+                self.shared.peers.set(&hosts);
+            }
+            (said, values) => tracing::error!("the rules said {said:?} of {values:?}"),
         }
-        for _ in 0..MAX_FOLLOW_UPS {
-            let Some(proposal) = self.proposals.pop_front() else {
-                break;
-            };
-            self.decide(proposal).await?;
-        }
-        Ok(self
-            .store
-            .log
-            .wait_durable(self.store.log.appended())
-            .await?)
     }
 
-    /// With one NameNode, what is appended to the log is decided.
-    async fn decide(&mut self, proposal: Proposal) -> Result<(), ServerError> {
-        if self.store.log.room() == Room::None {
-            tracing::warn!("a batch is dropped: the log's disk is full");
-            for (conn, seq) in proposal.commands.iter() {
-                self.send(
-                    *conn,
-                    FromNameNode::Answered {
-                        seq: *seq,
-                        result: Err(no_space()),
-                    },
-                );
-            }
-            return Ok(());
+    fn begin(&mut self, ballot: u64) {
+        Metrics::add(&self.metrics.elections, 1);
+        tracing::info!("this NameNode governs, ballot {ballot}");
+        self.standing.ballot = Some(ballot);
+        self.shared.about().ballot = ballot;
+        self.look_up_defaults();
+    }
+
+    fn cease(&mut self) {
+        if self.standing.ballot.take().is_none() {
+            return;
         }
-        let next = self.store.log.appended() + 1;
-        let row = match input::decided(next, &proposal.batch) {
-            Ok(row) => row,
-            Err(e) => {
-                tracing::error!("the rules proposed what is no batch: {}", e.message);
-                return Ok(());
-            }
+        tracing::info!("this NameNode governs no more");
+        self.standing.until_ns = 0;
+        self.shared.about().ballot = 0;
+        self.shared.role.set(Role::Follows(None));
+        let shared = self.shared.clone();
+        self.shared.outbox.turn_away(|| shared.not_leader());
+    }
+
+    /// A NameNode that governs serves once it knows what new files get: a new cluster decides that first.
+    fn look_up_defaults(&mut self) {
+        let (rel, row) = match input::ask(ConnId::SHELL, 0, &Caller::default(), &ReadOp::StatFs) {
+            Ok(row) => (self.rules.inputs.ask, row),
+            Err(e) => return tracing::error!("no question for the defaults: {}", e.message),
         };
-        let slot = self.store.log.append(proposal.batch);
-        // The log's writer starts while this thread computes; on one thread it has to be let in.
-        tokio::task::yield_now().await;
+        let Ok(output) = self.rules.run(vec![(rel, row)], now(&self.io)) else {
+            return;
+        };
+        let replies = output
+            .messages
+            .iter()
+            .filter(|m| self.rules.outputs.get(m.rel) == Some(output::Sent::ReadReply));
+        for reply in replies {
+            if let Ok((_, Ok(Answer::StatFs(space)))) = output::read_reply(&reply.row)
+                && space.block_size > 0
+                && space.replication > 0
+            {
+                let mut about = self.shared.about();
+                about.block_size = space.block_size;
+                about.replication = space.replication;
+                drop(about);
+                self.shared.role.set(Role::Leads);
+            }
+        }
+    }
+
+    /// Fetches the state from another NameNode, if that is not under way.
+    fn fetch(&mut self, nonce: u64, slot: u64) {
+        if self.transfer.is_some() {
+            return;
+        }
+        let Some(host) = self.shared.peers.host(nonce) else {
+            return;
+        };
+        tracing::info!("this NameNode is far behind: it fetches slot {slot} from {host}");
+        let (io, me) = (self.io.clone(), self.shared.peers.me().clone());
+        let folder = self.store.shared();
+        self.transfer = Some(tokio::spawn(async move {
+            transfer::fetch(&io, &me, nonce, &host, slot, folder).await
+        }));
+    }
+
+    /// A state that is newer than this node's has been fetched.
+    async fn has_fetched(&mut self) -> bool {
+        if !self.transfer.as_ref().is_some_and(JoinHandle::is_finished) {
+            return false;
+        }
+        let Some(transfer) = self.transfer.take() else {
+            return false;
+        };
+        match transfer.await {
+            Ok(Ok(slot)) => {
+                tracing::info!("fetched the state of slot {slot}");
+                slot > self.applied
+            }
+            Ok(Err(e)) => {
+                tracing::warn!("the state was not fetched: {e}");
+                false
+            }
+            Err(e) => {
+                tracing::warn!("the state was not fetched: {e}");
+                false
+            }
+        }
+    }
+
+    fn tell_ready(&mut self) {
+        let serves =
+            self.shared.role.get() == Role::Leads && self.standing.until_ns > now(&self.io).mono_ns;
+        if (serves || self.standing.others || !self.shared.founder)
+            && let Some(ready) = self.ready.take()
+        {
+            // Nobody may wait for it any more.
+            let _ = ready.send(());
+        }
+    }
+
+    /// A run before the loop starts.
+    pub fn first(&mut self, inputs: Vec<(RelId, Row)>) {
+        for (rel, row) in inputs {
+            self.feed_one(rel, row);
+        }
+    }
+
+    /// What a start says.
+    pub fn take_start(&mut self, output: Output) {
+        self.say(output);
+    }
+
+    /// Applies a slot: one run of its own.
+    fn apply(&mut self, row: Row) {
+        let slot = match row.values().first() {
+            Some(Value::Int(slot)) => u64::try_from(*slot).unwrap_or(0),
+            _ => 0,
+        };
+        if slot != self.applied + 1 {
+            tracing::error!("slot {slot} came after slot {}: ignored", self.applied);
+            return;
+        }
         let started = self.io.mono_ns();
-        let inputs = vec![(self.rules.inputs.decided, row)];
+        let inputs = vec![(self.rules.inputs.decided, row.clone())];
+        // It is applied in any case: what is dropped here is dropped by every NameNode, since limits are counted.
+        self.applied = slot;
+        self.store.log.set_applied(slot);
+        self.metrics.applied_slot.store(slot, Ordering::Relaxed);
         match self.rules.run(inputs, now(&self.io)) {
-            Ok(output) => self.say(slot, output, &proposal.commands),
+            Ok(output) => self.say(output),
             Err(e) => {
                 Metrics::add(&self.metrics.runs_dropped, 1);
                 tracing::error!("slot {slot} has no effect: {e}");
-                self.fail(&proposal.commands, &[], &e);
+                self.fail_slot(&row, &e);
+                self.feed_one(self.rules.inputs.decided, input::nothing(slot));
             }
         }
-        Metrics::add(
-            &self.metrics.run_ns,
-            self.io.mono_ns().saturating_sub(started),
-        );
-        Ok(())
+        if self.standing.ballot.is_some() && self.shared.role.get() != Role::Leads {
+            self.look_up_defaults();
+        }
+        let spent = self.io.mono_ns().saturating_sub(started);
+        Metrics::add(&self.metrics.run_ns, spent);
     }
 
-    /// A clean end: what was decided is answered, and a checkpoint is written.
+    /// Nothing of a slot took place: its commands fail, as far as their clients are connected here.
+    fn fail_slot(&mut self, row: &Row, e: &RunError) {
+        let Some(conn) = self.rules.program.find("conn") else {
+            return;
+        };
+        let conns: BTreeMap<i64, ConnId> = self
+            .rules
+            .node
+            .rows(conn)
+            .iter()
+            .filter_map(|row| match row.values().as_slice() {
+                [Value::Int(session), Value::Addr(addr)] => Some((*session, ConnId::parse(addr)?)),
+                _ => None,
+            })
+            .collect();
+        let values = row.values();
+        let commands = values.get(1).and_then(Value::as_list);
+        let commands = commands.and_then(|batch| batch.get(1)?.as_list());
+        let failed: Vec<(ConnId, u64)> = commands
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|command| match command.as_list()? {
+                [_, Value::Int(session), Value::Int(seq), ..] => {
+                    Some((*conns.get(session)?, u64::try_from(*seq).ok()?))
+                }
+                _ => None,
+            })
+            .collect();
+        self.fail(&failed, &[], e);
+    }
+
+    /// A clean end: what was decided is applied, and a checkpoint is written.
     async fn close(&mut self) -> Result<(), ServerError> {
         self.queries.close_all(&mut self.rules);
-        while let Some(proposal) = self.proposals.pop_front() {
-            self.decide(proposal).await?;
+        while let Some(row) = self.decisions.pop_front() {
+            self.apply(row);
         }
-        self.store
-            .log
-            .wait_durable(self.store.log.appended())
-            .await?;
-        self.outbox.close_all();
-        let slot = self.store.log.appended();
+        self.leave().await?;
         let last = self.metrics.checkpoint_slot.load(Ordering::Relaxed);
-        let checkpoint = match slot > last {
+        let checkpoint = match self.applied > last {
             true => {
                 self.checkpointer
-                    .at_end(&self.rules.node, &self.store)
+                    .at_end(&self.rules.node, &self.store, self.applied)
                     .await
             }
             false => Ok(()),
@@ -631,6 +902,38 @@ impl Engine {
             }
             other => other,
         }
+    }
+
+    /// What was said is on disk, and nobody is connected any more.
+    async fn leave(&mut self) -> Result<(), ServerError> {
+        let log = &self.store.log;
+        log.wait_durable(log.appended()).await?;
+        self.shared.outbox.close_all();
+        Ok(())
+    }
+}
+
+/// The packed key columns of a row.
+pub fn key_of(relation: &Relation, row: &Row) -> Vec<u8> {
+    let mut rest = row.as_bytes();
+    let mut key = Vec::new();
+    for at in 0..relation.columns.len() {
+        let (value, behind) = packed::split_first(rest);
+        if relation.keys.contains(&at) {
+            key.extend_from_slice(value);
+        }
+        rest = behind;
+    }
+    key
+}
+
+/// A ballot, `[round, node]`, as one number that grows with it; 0 for none.
+fn ballot_number(ballot: &Value) -> u64 {
+    match ballot.as_list() {
+        Some([Value::Int(round), Value::Int(node)]) => {
+            (round.cast_unsigned() << 16) | (node.cast_unsigned() & 0xffff)
+        }
+        _ => 0,
     }
 }
 

@@ -1,21 +1,47 @@
-//! What runs say, held until the log is on disk as far as they rest on it.
+//! What runs say, on its way: at once, or held until the log is on disk as far as it rests on it.
 
 use super::conn::{Conn, Item};
+use super::inbox::{Inbox, Rows};
+use super::peers::Peers;
 use crate::codec::ConnId;
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Messages and where they go.
-pub type Mail = Vec<(ConnId, Item)>;
+/// What one run says, sorted by who hears it.
+#[derive(Debug, Default)]
+pub struct Mail {
+    /// To clients and DataNodes.
+    pub conns: Vec<(ConnId, Item)>,
+    /// To other NameNodes, by their nonces: all that a run says to one of them arrives as one.
+    pub peers: BTreeMap<u64, Rows>,
+    /// To this NameNode itself, by way of its disk.
+    pub own: Rows,
+}
+
+impl Mail {
+    fn is_empty(&self) -> bool {
+        self.conns.is_empty() && self.peers.is_empty() && self.own.is_empty()
+    }
+
+    /// For one connection.
+    pub fn one(conn: ConnId, item: Item) -> Mail {
+        Mail {
+            conns: vec![(conn, item)],
+            ..Mail::default()
+        }
+    }
+}
 
 /// Filled by the engine's loop, emptied by the log's writer (or at once, if nothing is waited
 /// for). First in, first out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     held: Mutex<Held>,
     conns: Mutex<BTreeMap<ConnId, Arc<Conn>>>,
+    peers: Arc<Peers>,
+    inbox: Arc<Inbox>,
     /// A connection was forgotten.
     left: Notify,
     metrics: Arc<Metrics>,
@@ -32,8 +58,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Outbox {
-    /// An empty one; the log is on disk up to a slot.
-    pub fn new(metrics: Arc<Metrics>, durable: u64) -> Outbox {
+    /// An empty one; the log is on disk up to an entry.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        peers: Arc<Peers>,
+        inbox: Arc<Inbox>,
+        durable: u64,
+    ) -> Outbox {
         let held = Mutex::new(Held {
             queue: VecDeque::new(),
             durable,
@@ -41,29 +72,31 @@ impl Outbox {
         Outbox {
             held,
             conns: Mutex::default(),
+            peers,
+            inbox,
             left: Notify::new(),
             metrics,
         }
     }
 
-    /// Sends messages once the log is on disk up to `slot`, after all that was pushed before.
-    pub fn push(&self, slot: u64, mail: Mail) {
+    /// Sends mail once the log is on disk up to `entry`, after all that was pushed before.
+    pub fn push(&self, entry: u64, mail: Mail) {
         if mail.is_empty() {
             return;
         }
         let mut held = lock(&self.held);
-        if held.queue.is_empty() && slot <= held.durable {
+        if held.queue.is_empty() && entry <= held.durable {
             // Under the lock, so that a release cannot overtake it.
             self.deliver(mail);
         } else {
-            held.queue.push_back((slot, mail));
+            held.queue.push_back((entry, mail));
         }
     }
 
-    /// The log is on disk up to `slot`.
-    pub fn release(&self, slot: u64) {
+    /// The log is on disk up to `entry`.
+    pub fn release(&self, entry: u64) {
         let mut held = lock(&self.held);
-        held.durable = held.durable.max(slot);
+        held.durable = held.durable.max(entry);
         while held
             .queue
             .front()
@@ -75,13 +108,22 @@ impl Outbox {
         }
     }
 
-    fn deliver(&self, mail: Mail) {
-        let conns = lock(&self.conns);
-        for (id, item) in mail {
-            match conns.get(&id) {
-                Some(conn) => conn.push(item),
-                None => Metrics::add(&self.metrics.messages_dropped, 1),
+    /// Sends mail at once.
+    pub fn deliver(&self, mail: Mail) {
+        if !mail.conns.is_empty() {
+            let conns = lock(&self.conns);
+            for (id, item) in mail.conns {
+                match conns.get(&id) {
+                    Some(conn) => conn.push(item),
+                    None => Metrics::add(&self.metrics.messages_dropped, 1),
+                }
             }
+        }
+        for (nonce, rows) in mail.peers {
+            self.peers.send(nonce, rows);
+        }
+        if !mail.own.is_empty() {
+            self.inbox.push(mail.own);
         }
     }
 
@@ -111,6 +153,14 @@ impl Outbox {
     /// Looks a connection up.
     pub fn conn(&self, id: ConnId) -> Option<Arc<Conn>> {
         lock(&self.conns).get(&id).cloned()
+    }
+
+    /// Tells those who need the leader something, and ends their connections.
+    pub fn turn_away(&self, item: impl Fn() -> Item) {
+        for conn in lock(&self.conns).values().filter(|c| c.needs_leader()) {
+            conn.push(item());
+            conn.push(Item::Close);
+        }
     }
 
     /// Ends all connections.

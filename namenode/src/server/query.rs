@@ -125,10 +125,8 @@ impl Queries {
     pub fn start(&mut self, rules: &mut Rules, outbox: &Outbox, asked: Asked) {
         let (conn, req) = (asked.conn, asked.req);
         if let Err(message) = self.try_start(rules, asked) {
-            outbox.push(
-                0,
-                vec![(conn, failed(req, errno::failure(errno::EINVAL, message)))],
-            );
+            let item = failed(req, errno::failure(errno::EINVAL, message));
+            outbox.deliver(Mail::one(conn, item));
         }
     }
 
@@ -184,17 +182,17 @@ impl Queries {
     }
 
     /// Works a little on the query whose turn it is, and sends what subscriptions have to say.
-    pub fn step(&mut self, rules: &mut Rules, outbox: &Outbox, slot: u64) {
-        let mut mail = Mail::new();
+    pub fn step(&mut self, rules: &mut Rules, outbox: &Outbox) {
+        let mut mail = Mail::default();
         self.changes(rules, outbox, &mut mail);
-        outbox.push(slot, mail);
+        outbox.deliver(mail);
         let Some(mut running) = self.running.pop_front() else {
             return;
         };
         let Some(conn) = outbox.conn(running.conn) else {
             return;
         };
-        let mut mail = Mail::new();
+        let mut mail = Mail::default();
         let done = match &mut running.state {
             State::Working(query) => match query.step(SLICE_STEPS) {
                 Progress::Pending => false,
@@ -204,7 +202,8 @@ impl Queries {
                 }
                 Progress::Failed(message) => {
                     let failure = errno::failure(errno::EINVAL, message);
-                    mail.push((running.conn, failed(running.req, failure)));
+                    mail.conns
+                        .push((running.conn, failed(running.req, failure)));
                     true
                 }
             },
@@ -212,7 +211,7 @@ impl Queries {
                 let page = to_json(left.drain(..left.len().min(PAGE)));
                 let end = left.is_empty();
                 let columns = running.columns.clone();
-                mail.push((
+                mail.conns.push((
                     running.conn,
                     rows(
                         running.req,
@@ -233,7 +232,7 @@ impl Queries {
             }
         };
         self.stalled = 0;
-        outbox.push(slot, mail);
+        outbox.deliver(mail);
         if !done {
             self.running.push_back(running);
         }
@@ -264,7 +263,8 @@ impl Queries {
                         watching.limit
                     ),
                 };
-                mail.push((*conn, failed(*req, errno::failure(errno::ECANCELED, why))));
+                mail.conns
+                    .push((*conn, failed(*req, errno::failure(errno::ECANCELED, why))));
                 over.push((*conn, *req));
                 continue;
             }
@@ -272,7 +272,7 @@ impl Queries {
             loop {
                 let came = to_json(added.drain(..added.len().min(PAGE)));
                 let went = to_json(removed.drain(..removed.len().min(PAGE)));
-                mail.push((
+                mail.conns.push((
                     *conn,
                     rows(
                         *req,

@@ -2,20 +2,25 @@
 
 use super::Config;
 use super::conn::{self, Conn, Greeting, Item};
+use super::inbox::{Inbox, Rows};
 use super::outbox::Outbox;
+use super::peers::Peers;
+use super::transfer;
 use crate::codec::input::{self, DataNodeHello, Numbers};
 use crate::codec::output::Cluster;
-use crate::codec::{ConnId, Inputs, errno};
+use crate::codec::{ConnId, Inputs, PeerEvents, errno};
 use crate::metrics::Metrics;
+use crate::store;
 use boomfs_io::{Io, Listener, ReadHalf, Stream, watch};
 use boomfs_wire::{
-    Caller, Failure, FrameError, FromNameNode, NodeId, Peer, ReadOp, ReplicaInfo, SessionId,
-    ToNameNode, encode_message, read_message,
+    Answer, Caller, Failure, FrameError, FromNameNode, Identity, NodeId, Peer, ReadOp, ReplicaInfo,
+    SessionId, ToNameNode, encode_message, read_message,
 };
 use overlog::Row;
-use overlog::ir::RelId;
-use std::sync::Arc;
+use overlog::api::check_input;
+use overlog::ir::{Program, RelId};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -47,6 +52,18 @@ const MAX_QUERY_ROWS: u64 = 10_000_000;
 /// The longest query, bytes.
 const MAX_QUERY: usize = 64 << 10;
 
+/// Bytes that another NameNode's rules may say in one run.
+const MAX_TOLD: usize = 256 << 20;
+
+/// What this NameNode is to clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It serves them.
+    Leads,
+    /// Another one does, which listens there, as far as is known.
+    Follows(Option<String>),
+}
+
 /// What readers, writers and the engine share.
 #[derive(Debug)]
 pub struct Shared {
@@ -58,10 +75,24 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The rules' events.
     pub inputs: Inputs,
+    /// Messages of other NameNodes.
+    pub peer_events: PeerEvents,
+    /// The rules' declarations.
+    pub program: Arc<Program>,
     /// What a Welcome says.
-    pub cluster: Cluster,
+    pub about: Mutex<Cluster>,
+    /// This NameNode founded its cluster.
+    pub founder: bool,
+    /// Whom clients should ask.
+    pub role: watch::Sender<Role>,
     /// Where answers go.
     pub outbox: Arc<Outbox>,
+    /// What other NameNodes say.
+    pub inbox: Arc<Inbox>,
+    /// The other NameNodes.
+    pub peers: Arc<Peers>,
+    /// Checkpoints, for others.
+    pub folder: Arc<store::Shared>,
     /// The engine's queue.
     pub queue: mpsc::Sender<Queued>,
     /// Bytes free in it.
@@ -70,6 +101,22 @@ pub struct Shared {
     pub arrivals: AtomicU64,
     /// Numbers connections.
     pub conns: AtomicU64,
+}
+
+impl Shared {
+    /// What a Welcome says.
+    pub fn about(&self) -> MutexGuard<'_, Cluster> {
+        self.about.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the leader is.
+    pub fn not_leader(&self) -> Item {
+        let leader = match self.role.get() {
+            Role::Leads => None,
+            Role::Follows(leader) => leader,
+        };
+        Item::message(FromNameNode::NotLeader { leader })
+    }
 }
 
 /// Something for the engine.
@@ -98,6 +145,8 @@ pub enum What {
     Read {
         /// Its number.
         req: i64,
+        /// Whoever asks is content with what this NameNode has applied.
+        stale: bool,
         /// The row.
         row: Row,
     },
@@ -115,6 +164,8 @@ pub enum What {
         limit: u64,
         /// It stays.
         watch: bool,
+        /// As in a question.
+        stale: bool,
     },
     /// Ends a query.
     Cancel {
@@ -140,7 +191,7 @@ impl What {
 }
 
 /// Accepts connections until it is dropped.
-pub async fn accept(shared: Arc<Shared>, listener: Listener) {
+pub async fn accept(shared: Arc<Shared>, listener: Arc<Listener>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -169,6 +220,8 @@ enum Gone {
     Refused(Failure),
     #[error("the NameNode stops")]
     Stopping,
+    #[error("this NameNode does not lead")]
+    NotLeader,
 }
 
 async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: Stream, peer: String) {
@@ -189,11 +242,17 @@ async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: Stream, peer: Strin
         shared: shared.clone(),
         conn: conn.clone(),
         half: BufReader::with_capacity(32 << 10, read),
+        stale: false,
     };
     let gone = reader.run().await;
     match &gone {
         Ok(()) => {}
-        Err(e @ (Gone::Frame(FrameError::Io(_)) | Gone::Silent(_) | Gone::Stopping)) => {
+        Err(
+            e @ (Gone::Frame(FrameError::Io(_))
+            | Gone::Silent(_)
+            | Gone::Stopping
+            | Gone::NotLeader),
+        ) => {
             tracing::debug!("connection {} of {peer} ended: {e}", conn.id);
         }
         Err(e @ Gone::Refused(_)) => {
@@ -205,8 +264,12 @@ async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: Stream, peer: Strin
             tracing::warn!("connection {} of {peer} closed: {e}", conn.id);
         }
     }
-    if let Err(Gone::Refused(failure)) = gone {
-        conn.push(Item::message(FromNameNode::Refused { failure }));
+    match gone {
+        Err(Gone::Refused(failure)) => {
+            conn.push(Item::message(FromNameNode::Refused { failure }));
+        }
+        Err(Gone::NotLeader) => conn.push(shared.not_leader()),
+        _ => {}
     }
     let _ = shared
         .queue
@@ -248,6 +311,8 @@ struct Reader {
     shared: Arc<Shared>,
     conn: Arc<Conn>,
     half: BufReader<ReadHalf>,
+    /// It may be answered from what this NameNode has applied.
+    stale: bool,
 }
 
 impl Reader {
@@ -259,7 +324,7 @@ impl Reader {
         let ToNameNode::Hello { cluster, peer } = hello else {
             return Err(Gone::Unexpected("stranger"));
         };
-        let own = self.shared.cluster.cluster;
+        let own = self.shared.about().cluster;
         if let Some(theirs) = cluster.filter(|theirs| *theirs != own) {
             let why = format!(
                 "this NameNode serves cluster {:016x}, not {:016x}",
@@ -273,6 +338,7 @@ impl Reader {
                 nonce,
                 name,
             } => {
+                self.need_leader()?;
                 let session = session.map_or(0, |s| s.0);
                 let arrival = self.arrival();
                 let row = input::hello_client(arrival, self.conn.id, session, nonce, &name)
@@ -287,8 +353,21 @@ impl Reader {
                     .await?;
                 self.client(session, &mut ended).await
             }
-            Peer::NameNode { .. } => Err(Gone::Unexpected("NameNode")),
-            Peer::Observer { .. } => {
+            Peer::NameNode {
+                nonce,
+                addr,
+                rules,
+                to,
+                ..
+            } => {
+                self.meet(nonce, &addr, rules, to)?;
+                self.namenode(&mut ended).await
+            }
+            Peer::Observer { stale } => {
+                self.stale = stale;
+                if !stale {
+                    self.need_leader()?;
+                }
                 self.conn.welcome(0);
                 self.conn.push(Item::message(self.welcome()));
                 self.observer(&mut ended).await
@@ -325,7 +404,7 @@ impl Reader {
     }
 
     fn welcome(&self) -> FromNameNode {
-        let about = &self.shared.cluster;
+        let about = *self.shared.about();
         FromNameNode::Welcome {
             cluster: about.cluster,
             session: SessionId(0),
@@ -333,6 +412,91 @@ impl Reader {
             ballot: about.ballot,
             block_size: about.block_size,
             replication: about.replication,
+        }
+    }
+
+    /// Only a NameNode that leads serves this connection.
+    fn need_leader(&self) -> Result<(), Gone> {
+        // In this order: if it ceases to lead in between, the connection is turned away.
+        self.conn.set_needs_leader();
+        match self.shared.role.get() {
+            Role::Leads => Ok(()),
+            Role::Follows(_) => Err(Gone::NotLeader),
+        }
+    }
+
+    /// Another NameNode says who it is, and whom it takes this one for.
+    fn meet(&self, nonce: u64, addr: &str, rules: u64, to: u64) -> Result<(), Gone> {
+        let me = self.shared.peers.me();
+        let refused = |why: String| Err(Gone::Refused(errno::failure(errno::EINVAL, why)));
+        if rules != me.rules {
+            return refused(
+                "the rules of the two NameNodes differ: run the same release on both".to_owned(),
+            );
+        }
+        if to != 0 && to != me.nonce {
+            return refused(format!(
+                "there is another NameNode at {}: one with a new data folder has to be admitted in place of the old one",
+                me.addr
+            ));
+        }
+        self.shared.peers.heard(nonce, addr);
+        self.conn.welcome(0);
+        self.conn.push(Item::message(self.welcome()));
+        Ok(())
+    }
+
+    /// What another NameNode says.
+    async fn namenode(&mut self, ended: &mut watch::Receiver<Greeting>) -> Result<(), Gone> {
+        let (mut told, mut bytes) = (Rows::new(), 0);
+        while let Some(message) = self.next(OBSERVER_DEADLINE, ended).await? {
+            match message {
+                ToNameNode::Tell { rows, more } => {
+                    for row in rows {
+                        bytes += row.row.0.len();
+                        told.push(self.peer_row(row)?);
+                    }
+                    if bytes > MAX_TOLD {
+                        return Err(Gone::Unexpected("NameNode that knows its limits"));
+                    }
+                    if !more {
+                        Metrics::add(&self.shared.metrics.peer_messages, told.len() as u64);
+                        self.shared.inbox.push(std::mem::take(&mut told));
+                        bytes = 0;
+                        self.shared.inbox.room().await;
+                    }
+                }
+                ToNameNode::FetchState { slot } => self.send_state(slot).await,
+                _ => return Err(Gone::Unexpected("NameNode")),
+            }
+        }
+        Ok(())
+    }
+
+    fn peer_row(&self, sent: boomfs_wire::PeerRow) -> Result<(RelId, Row), Gone> {
+        let unexpected = Gone::Unexpected("NameNode of the same release");
+        let Some(rel) = self.shared.peer_events.get(sent.event) else {
+            return Err(unexpected);
+        };
+        let columns = self.shared.program.relation(rel).columns.len();
+        match Row::check(sent.row.0, columns) {
+            Some(row) if check_input(&self.shared.program, rel, &row).is_ok() => Ok((rel, row)),
+            _ => Err(unexpected),
+        }
+    }
+
+    async fn send_state(&self, slot: u64) {
+        let shared = &self.shared;
+        let sent = transfer::send(&shared.folder, slot, &self.conn).await;
+        if let Err(e) = sent {
+            tracing::warn!("the state was not sent: {e}");
+            let failure = errno::failure(
+                errno::number(b"EAGAIN").unwrap_or(errno::EIO),
+                e.to_string(),
+            );
+            self.conn
+                .push(Item::message(FromNameNode::Refused { failure }));
+            self.conn.push(Item::Close);
         }
     }
 
@@ -483,6 +647,7 @@ impl Reader {
                     text,
                     limit: limit.min(MAX_QUERY_ROWS),
                     watch,
+                    stale: self.stale,
                 })
                 .await
             }
@@ -492,6 +657,12 @@ impl Reader {
     }
 
     async fn read(&mut self, req: u64, caller: &Caller, op: &ReadOp) -> Result<(), Gone> {
+        if matches!(op, ReadOp::Identify) {
+            let result = Ok(Answer::Identity(self.identity()));
+            self.conn
+                .push(Item::message(FromNameNode::ReadAnswered { req, result }));
+            return Ok(());
+        }
         let number = i64::try_from(req)
             .map_err(|_| Gone::Unexpected("peer that numbers its questions from 0"))?;
         let asks: &[(i64, &ReadOp)] = match op {
@@ -501,7 +672,10 @@ impl Reader {
         };
         for (number, op) in asks {
             match input::ask(self.conn.id, *number, caller, op) {
-                Ok(row) => self.queue(What::Read { req: *number, row }).await?,
+                Ok(row) => {
+                    let (req, stale) = (*number, self.stale);
+                    self.queue(What::Read { req, stale, row }).await?;
+                }
                 Err(failure) => {
                     self.conn.push(Item::message(FromNameNode::ReadAnswered {
                         req,
@@ -540,6 +714,18 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    fn identity(&self) -> Identity {
+        let shared = &self.shared;
+        let about = *shared.about();
+        Identity {
+            cluster: about.cluster,
+            node: NodeId(about.node),
+            nonce: shared.peers.me().nonce,
+            leads: shared.role.get() == Role::Leads,
+            slot: shared.metrics.applied_slot.load(Ordering::Relaxed),
+        }
     }
 
     /// A report in pieces, so that a long one does not hold up a run.

@@ -1,10 +1,12 @@
-//! Checkpoints: the replicated tables as they stood after a slot, written beside the log.
+//! Checkpoints, written beside the log: the replicated tables as they stood after a slot, and apart from them this
+//! node's own tables as they stood after an entry of the log.
 
 use super::record::{self, Bad, Checkpoint, Footer, Rows};
 use super::{Shared, StoreError, encode, numbered};
+use crate::store::record::split;
 use boomfs_io::{File, Io, Open};
 use boomfs_wire::{Blob, ClusterId, MAX_HEADER};
-use overlog::{Row, packed};
+use overlog::Row;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,11 +41,21 @@ fn seed(table: &str) -> u32 {
     crc32c::crc32c(table.as_bytes())
 }
 
+/// What a checkpoint holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Replicated tables; its number is a slot.
+    State,
+    /// Local tables; its number is a log entry.
+    Local,
+}
+
 /// Writes a checkpoint, piece by piece, while the NameNode works on. Dropped without
 /// [`Writer::finish`] it leaves a `.tmp` file, which the next start removes.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
+    part: Part,
     slot: u64,
     tables: Vec<(String, u32)>,
     open: Option<(File, PathBuf, u64)>,
@@ -51,9 +63,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, slot: u64, tables: Vec<(String, u32)>) -> Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        part: Part,
+        slot: u64,
+        tables: Vec<(String, u32)>,
+    ) -> Writer {
         Writer {
             shared,
+            part,
             slot,
             tables,
             open: None,
@@ -61,7 +79,7 @@ impl Writer {
         }
     }
 
-    /// The slot.
+    /// The slot or entry.
     pub fn slot(&self) -> u64 {
         self.slot
     }
@@ -85,7 +103,7 @@ impl Writer {
         let path = self
             .shared
             .layout
-            .checkpoint(self.slot)
+            .checkpoint(self.part, self.slot)
             .with_extension("tmp");
         let how = Open {
             truncate: true,
@@ -144,8 +162,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends it: from now on a start begins with it. Call it once the log is on disk up to its
-    /// slot. Removes checkpoints but the two newest, and the log before the older of these.
+    /// Digest of the rows so far.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Ends it: from now on a start begins with it. Call it once the log is on disk as far as it rests on it.
     ///
     /// # Errors
     /// It cannot be written; those before it stand.
@@ -161,25 +183,26 @@ impl Writer {
         let shared = self.shared.clone();
         if let Some((file, temp, _)) = &self.open {
             file.sync_data().await.map_err(StoreError::sync(temp))?;
-            let path = shared.layout.checkpoint(self.slot);
+            let path = shared.layout.checkpoint(self.part, self.slot);
             shared
                 .io
                 .rename(temp, &path)
                 .await
                 .map_err(StoreError::io("rename", temp))?;
-            let dir = shared.layout.checkpoints();
+            let dir = shared.layout.checkpoints(self.part);
             shared
                 .io
                 .sync_dir(&dir)
                 .await
                 .map_err(StoreError::sync(&dir))?;
         }
-        shared.metrics.checkpoints.fetch_add(1, Ordering::Relaxed);
-        shared
-            .metrics
-            .checkpoint_slot
-            .store(self.slot, Ordering::Relaxed);
-        prune(&shared).await?;
+        if self.part == Part::State {
+            shared.metrics.checkpoints.fetch_add(1, Ordering::Relaxed);
+            shared
+                .metrics
+                .checkpoint_slot
+                .store(self.slot, Ordering::Relaxed);
+        }
         Ok(self.digest)
     }
 
@@ -192,31 +215,37 @@ impl Writer {
     }
 }
 
-/// Removes what neither of the two newest checkpoints needs.
-async fn prune(shared: &Shared) -> Result<(), StoreError> {
+/// Removes all checkpoints but the two newest of each part, and the log that the older of them has no need of. Gives
+/// the slot of the older one of the state, 0 if there is none.
+pub(super) async fn prune(shared: &Shared) -> Result<u64, StoreError> {
     let (io, layout) = (&shared.io, &shared.layout);
     let remove = async |path: PathBuf| {
         io.remove_file(&path)
             .await
             .map_err(StoreError::io("remove", &path))
     };
-    let all = numbered(io, &layout.checkpoints(), "ckpt").await?;
-    let [older @ .., keep, _newest] = all.as_slice() else {
-        return Ok(());
-    };
-    for slot in older {
-        remove(layout.checkpoint(*slot)).await?;
+    let mut kept = [0; 2];
+    for (part, kept) in [Part::State, Part::Local].into_iter().zip(&mut kept) {
+        let all = numbered(io, &layout.checkpoints(part), "ckpt").await?;
+        let [older @ .., keep, _newest] = all.as_slice() else {
+            continue;
+        };
+        for slot in older {
+            remove(layout.checkpoint(part, *slot)).await?;
+        }
+        *kept = *keep;
     }
+    let [slot, entry] = kept;
     let segments = numbered(io, &layout.log(), "log").await?;
     for pair in segments.windows(2) {
         // A segment ends where the next one starts; the last one is never removed.
         if let [first, next] = pair
-            && *next <= keep + 1
+            && *next <= entry + 1
         {
             remove(layout.segment(*first)).await?;
         }
     }
-    Ok(())
+    Ok(slot)
 }
 
 /// Reads a checkpoint.
@@ -283,6 +312,11 @@ impl Reader {
         &self.header
     }
 
+    /// Digest of the rows that were read so far.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -328,7 +362,7 @@ impl Reader {
             ));
         };
         let seed = seed(name);
-        let unpacked = unpack_rows(&rows, *columns).ok_or_else(|| {
+        let unpacked = split(&rows.rows.0, rows.count, *columns).ok_or_else(|| {
             StoreError::corrupt(
                 &self.path,
                 start,
@@ -384,23 +418,4 @@ impl Reader {
             Err(Bad(why)) => Err(StoreError::corrupt(&self.path, self.at, why)),
         }
     }
-}
-
-/// Splits a piece into rows.
-fn unpack_rows(rows: &Rows, columns: u32) -> Option<Vec<Row>> {
-    let mut rest: &[u8] = &rows.rows.0;
-    let mut out = Vec::new();
-    for _ in 0..rows.count {
-        let mut len = 0;
-        for _ in 0..columns {
-            len += match packed::skip(rest.get(len..)?) {
-                0 => return None,
-                n => n,
-            };
-        }
-        let (row, behind) = rest.split_at_checked(len)?;
-        out.push(Row::check(row.to_vec(), columns as usize)?);
-        rest = behind;
-    }
-    rest.is_empty().then_some(out)
 }

@@ -1,34 +1,33 @@
-//! The log's writer: takes the batches that have gathered, writes them as one record, syncs once.
+//! The log's writer: takes the entries that have gathered, writes them as one record, syncs once.
 //!
 //! While a group is being synced the next one gathers. Space is made in advance: beside the
 //! segment that is written there is a spare one of full size, so a disk that fills up is noticed
 //! while there still is a segment's worth of room.
 
-use super::record::{Group, MARK, Mark, SEGMENT, Segment};
+use super::record::{Entry, Group, MARK, Mark, SEGMENT, Segment};
 use super::{Shared, StoreError, encode, prepare, record};
 use boomfs_io::{File, Open, watch};
-use boomfs_wire::Blob;
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The most bytes of batches in one record; a single batch may be longer.
+/// The most bytes of entries in one record; a single entry may be longer.
 const MAX_GROUP: usize = 4 << 20;
 
-/// Batches that wait for their sync, bytes; over it the engine has to wait.
+/// Entries that wait for their sync, bytes; over it the engine has to wait.
 const MAX_PENDING: usize = 64 << 20;
 
-/// What a record's envelope takes at most, bytes, without its batches.
+/// What a record's envelope takes at most, bytes, without its entries.
 const RECORD_OVERHEAD: usize = 64;
 
-/// What a batch takes in a record besides its bytes.
-const BATCH_OVERHEAD: usize = 8;
+/// What an entry, and each change in it, takes in a record besides its bytes.
+const ENTRY_OVERHEAD: usize = 32;
 
 /// Space kept free behind the groups for the mark that ends a segment.
-const MARK_SPACE: u64 = 64;
+const MARK_SPACE: u64 = 80;
 
 /// When the log has been quiet for this long its end is marked.
 const QUIET: Duration = Duration::from_millis(50);
@@ -36,7 +35,7 @@ const QUIET: Duration = Duration::from_millis(50);
 /// How long to wait before a write or an allocation that found the disk full is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(250);
 
-/// Is told, from the writer's task, up to which slot the log is on disk.
+/// Is told, from the writer's task, up to which entry the log is on disk.
 pub type OnDurable = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Room for what comes next.
@@ -69,6 +68,8 @@ struct Inner {
     state: Mutex<State>,
     on_durable: OnDurable,
     work: Notify,
+    /// The writer sleeps until there is work, for all is marked.
+    quiet: AtomicBool,
     durable: watch::Sender<u64>,
     failed: watch::Sender<Option<Arc<StoreError>>>,
     done: watch::Sender<bool>,
@@ -76,10 +77,13 @@ struct Inner {
 
 #[derive(Debug)]
 struct State {
-    pending: VecDeque<(u64, Vec<u8>)>,
+    /// With the slots that were known to be decided when each was appended.
+    pending: VecDeque<(u64, Entry)>,
     pending_bytes: usize,
-    /// The last slot that was appended.
+    /// The last entry that was appended.
     appended: u64,
+    /// Slots up to here are known to be decided.
+    applied: u64,
     /// Bytes free in the segment.
     free: u64,
     spare: Spare,
@@ -102,7 +106,8 @@ pub(super) struct Start {
     pub path: PathBuf,
     pub end: u64,
     pub len: u64,
-    pub next_slot: u64,
+    pub next: u64,
+    pub applied: u64,
 }
 
 impl Inner {
@@ -160,22 +165,25 @@ async fn new_spare(shared: &Shared) -> Result<File, StoreError> {
 
 impl Log {
     pub(super) fn start(shared: Arc<Shared>, on_durable: OnDurable, start: Start) -> Log {
-        let durable = start.next_slot - 1;
-        shared.metrics.log_slot.store(durable, Ordering::Relaxed);
+        let durable = start.next - 1;
+        shared.metrics.log_entry.store(durable, Ordering::Relaxed);
         let state = State {
             pending: VecDeque::new(),
             pending_bytes: 0,
             appended: durable,
+            applied: start.applied,
             free: start.len.saturating_sub(start.end + MARK_SPACE),
             spare: Spare::None,
             closing: false,
             killed: false,
         };
+        let start_applied = start.applied;
         let inner = Arc::new(Inner {
             shared,
             state: Mutex::new(state),
             on_durable,
             work: Notify::new(),
+            quiet: AtomicBool::new(false),
             durable: watch::Sender::new(durable),
             failed: watch::Sender::new(None),
             done: watch::Sender::new(false),
@@ -195,32 +203,43 @@ impl Log {
             end,
             len,
             last: durable,
+            applied: start_applied,
             marked: true,
         };
         tokio::spawn(writer.run());
         Log { inner }
     }
 
-    /// Hands over the batch of the next slot. Its sync is reported to the `OnDurable`.
-    pub fn append(&self, batch: Vec<u8>) -> u64 {
-        let slot = {
+    /// Hands over the next entry and gives its number. Its sync is reported to the `OnDurable`.
+    pub fn append(&self, entry: Entry) -> u64 {
+        let number = {
             let mut state = self.inner.lock();
             state.appended += 1;
-            let slot = state.appended;
-            state.pending_bytes += batch.len() + BATCH_OVERHEAD;
-            state.pending.push_back((slot, batch));
-            slot
+            state.pending_bytes += size_of(&entry);
+            let applied = state.applied;
+            state.pending.push_back((applied, entry));
+            state.appended
         };
         self.inner.work.notify_one();
-        slot
+        number
     }
 
-    /// The last slot handed over.
+    /// Slots up to here are known to be decided: noted with the next group, or when the log is quiet.
+    pub fn set_applied(&self, slot: u64) {
+        self.inner.lock().applied = slot;
+        // Wakes nobody for each slot: under load the next group is soon there.
+        if !self.inner.quiet.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        self.inner.work.notify_one();
+    }
+
+    /// The last entry handed over.
     pub fn appended(&self) -> u64 {
         self.inner.lock().appended
     }
 
-    /// The last slot on disk.
+    /// The last entry on disk.
     pub fn durable(&self) -> u64 {
         self.inner.durable.get()
     }
@@ -243,17 +262,17 @@ impl Log {
         self.inner.lock().pending_bytes > MAX_PENDING
     }
 
-    /// Waits until a slot is on disk.
+    /// Waits until an entry is on disk.
     ///
     /// # Errors
     /// The log has failed; it stays so.
-    pub async fn wait_durable(&self, slot: u64) -> Result<(), Arc<StoreError>> {
+    pub async fn wait_durable(&self, entry: u64) -> Result<(), Arc<StoreError>> {
         let mut durable = self.inner.durable.subscribe();
         let mut failed = self.inner.failed.subscribe();
         tokio::select! {
             biased;
             // The senders live as long as the log.
-            _ = durable.wait_for(|d| *d >= slot) => Ok(()),
+            _ = durable.wait_for(|d| *d >= entry) => Ok(()),
             e = failed.wait_for(Option::is_some) => Err(e.ok().flatten().unwrap_or_else(ended)),
         }
     }
@@ -318,8 +337,10 @@ struct Writer {
     end: u64,
     /// Length of the segment that is zeros from `end`.
     len: u64,
-    /// The last slot written.
+    /// The last entry written.
     last: u64,
+    /// What the last record says of the slots that are decided.
+    applied: u64,
     /// A mark is the last record, or there is nothing to mark.
     marked: bool,
 }
@@ -358,7 +379,7 @@ impl Writer {
     }
 
     /// Waits for something to do.
-    async fn next(&self) -> Work {
+    async fn next(&mut self) -> Work {
         loop {
             let full = {
                 let mut state = self.inner.lock();
@@ -368,11 +389,13 @@ impl Writer {
                 if let Some(group) = take_group(&mut state) {
                     return Work::Group(group);
                 }
+                self.marked &= state.applied == self.applied;
                 if state.closing {
                     return Work::Close;
                 }
                 matches!(state.spare, Spare::Full | Spare::None)
             };
+            self.inner.quiet.store(self.marked, Ordering::Relaxed);
             let work = self.inner.work.notified();
             let io = &self.inner.shared.io;
             if !self.marked {
@@ -392,8 +415,7 @@ impl Writer {
     async fn write(&mut self, group: Group) -> Result<(), StoreError> {
         let shared = self.inner.shared.clone();
         let metrics = &shared.metrics;
-        let count = group.batches.len() as u64;
-        let last = group.first_slot + count - 1;
+        let last = group.first + group.entries.len() as u64 - 1;
         let started = shared.io.mono_ns();
         let len = encode(&self.path, record::GROUP, &group)?.len() as u64;
         if self.end + len + MARK_SPACE > self.len {
@@ -403,8 +425,9 @@ impl Writer {
             self.sync().await?;
         }
         self.last = last;
+        self.applied = group.applied;
         self.marked = false;
-        metrics.log_slot.store(last, Ordering::Relaxed);
+        metrics.log_entry.store(last, Ordering::Relaxed);
         metrics.log_groups.fetch_add(1, Ordering::Relaxed);
         metrics.log_bytes.fetch_add(len, Ordering::Relaxed);
         metrics.log_ns.fetch_add(
@@ -456,10 +479,10 @@ impl Writer {
         let file = self.take_spare().await?;
         let shared = self.inner.shared.clone();
         let spare = shared.layout.spare();
-        let path = shared.layout.segment(group.first_slot);
+        let path = shared.layout.segment(group.first);
         let header = Segment {
             cluster: shared.cluster,
-            first_slot: group.first_slot,
+            first: group.first,
             rules: shared.options.rules,
         };
         let header = encode(&path, SEGMENT, &header)?;
@@ -474,6 +497,7 @@ impl Writer {
             end: std::mem::replace(&mut self.end, header_len),
             len: std::mem::replace(&mut self.len, shared.options.segment_bytes),
             last: self.last,
+            applied: self.applied,
             marked: self.marked,
         };
         self.put(group).await?;
@@ -528,16 +552,20 @@ impl Writer {
     async fn mark(&mut self, sealed: bool) -> Result<(), StoreError> {
         if !sealed && (self.marked || self.end + MARK_SPACE > self.len) {
             self.marked = true;
+            self.applied = self.inner.lock().applied;
             return Ok(());
         }
-        let bytes = encode(
-            &self.path,
-            MARK,
-            &Mark {
-                slot: self.last,
-                sealed,
+        let mark = Mark {
+            last: self.last,
+            // What a sealed segment says must not go beyond what is in it.
+            applied: if sealed {
+                self.applied
+            } else {
+                self.inner.lock().applied
             },
-        )?;
+            sealed,
+        };
+        let bytes = encode(&self.path, MARK, &mark)?;
         let len = bytes.len() as u64;
         match self
             .file
@@ -548,6 +576,7 @@ impl Writer {
             Ok(()) => {
                 self.end += len;
                 self.marked = true;
+                self.applied = mark.applied;
                 self.inner.lock().free = self.len.saturating_sub(self.end + MARK_SPACE);
                 Ok(())
             }
@@ -559,19 +588,30 @@ impl Writer {
 
 /// Takes what has gathered, up to [`MAX_GROUP`] bytes.
 fn take_group(state: &mut State) -> Option<Group> {
-    let (first_slot, batch) = state.pending.pop_front()?;
-    let mut size = RECORD_OVERHEAD + batch.len() + BATCH_OVERHEAD;
-    let mut batches = vec![Blob(batch)];
-    while let Some((_, batch)) = state.pending.front() {
-        if size + batch.len() > MAX_GROUP {
+    let first = state.appended + 1 - state.pending.len() as u64;
+    let mut entries: Vec<Entry> = Vec::new();
+    let (mut size, mut applied) = (0, 0);
+    while let Some((_, entry)) = state.pending.front() {
+        let more = size_of(entry);
+        if !entries.is_empty() && RECORD_OVERHEAD + size + more > MAX_GROUP {
             break;
         }
-        size += batch.len() + BATCH_OVERHEAD;
-        batches.extend(state.pending.pop_front().map(|(_, batch)| Blob(batch)));
+        size += more;
+        if let Some((known, entry)) = state.pending.pop_front() {
+            applied = known;
+            entries.push(entry);
+        }
     }
-    state.pending_bytes = state.pending_bytes.saturating_sub(size - RECORD_OVERHEAD);
-    Some(Group {
-        first_slot,
-        batches,
+    state.pending_bytes = state.pending_bytes.saturating_sub(size);
+    (!entries.is_empty()).then_some(Group {
+        first,
+        applied,
+        entries,
     })
+}
+
+/// Bytes that an entry takes, about.
+fn size_of(entry: &Entry) -> usize {
+    let change = |c: &super::record::Change| ENTRY_OVERHEAD + c.table.len() + c.row.0.len();
+    ENTRY_OVERHEAD + entry.iter().map(change).sum::<usize>()
 }

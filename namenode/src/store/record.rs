@@ -2,18 +2,19 @@
 
 use super::StoreError;
 use boomfs_wire::{Blob, ClusterId, FrameError, decode_record, record_len};
+use overlog::{Row, packed};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The format of the whole data folder: raised whenever an older build could not read it.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 
 /// Kind of the identity record.
 pub const IDENTITY: u16 = 0x0210;
 /// Kind of a log segment's first record.
 pub const SEGMENT: u16 = 0x0211;
-/// Kind of a group of decided batches.
+/// Kind of a group of log entries.
 pub const GROUP: u16 = 0x0212;
 /// Kind of a mark behind synced groups.
 pub const MARK: u16 = 0x0213;
@@ -31,6 +32,10 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// When the folder was made, wall clock, ns.
     pub created_ns: i64,
+    /// Chosen at random when the folder was made: a NameNode is its folder.
+    pub nonce: u64,
+    /// It founded the cluster, and did not join it.
+    pub founder: bool,
 }
 
 /// Starts a log segment.
@@ -38,26 +43,44 @@ pub struct Identity {
 pub struct Segment {
     /// The cluster.
     pub cluster: ClusterId,
-    /// Slot of its first batch.
-    pub first_slot: u64,
-    /// Hash of the rules that applied what is in it.
+    /// Number of its first entry.
+    pub first: u64,
+    /// Hash of the rules that wrote what is in it.
     pub rules: u64,
 }
 
-/// Decided batches of slots that follow one another: written and synced together.
+/// What one run changed in a local table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Name of the table.
+    pub table: String,
+    /// A row came, in place of the one with its key; or else the row with this key went.
+    pub insert: bool,
+    /// The packed row, or its key columns.
+    pub row: Blob,
+}
+
+/// An entry of the log: what one run changed.
+pub type Entry = Vec<Change>;
+
+/// Entries that follow one another: written and synced together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// Slot of the first.
-    pub first_slot: u64,
-    /// The packed batches.
-    pub batches: Vec<Blob>,
+    /// Number of the first.
+    pub first: u64,
+    /// Slots up to this one are known to be decided, and their values are in this log or in a checkpoint.
+    pub applied: u64,
+    /// The entries.
+    pub entries: Vec<Entry>,
 }
 
 /// Says that all groups before it were synced, so that a bad one among them is no torn tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// The last slot before it.
-    pub slot: u64,
+    /// The last entry before it.
+    pub last: u64,
+    /// As in [`Group`].
+    pub applied: u64,
     /// The log goes on in the next segment, which must be there.
     pub sealed: bool,
 }
@@ -67,7 +90,7 @@ pub struct Mark {
 pub struct Checkpoint {
     /// The cluster.
     pub cluster: ClusterId,
-    /// The last slot whose effects it holds.
+    /// The last slot whose effects it holds; for local tables, the last log entry.
     pub slot: u64,
     /// Hash of the rules.
     pub rules: u64,
@@ -147,4 +170,23 @@ pub fn decode_file<T: DeserializeOwned>(
         },
         e => StoreError::corrupt(file, 0, e.to_string()),
     })
+}
+
+/// Splits packed rows.
+pub fn split(bytes: &[u8], count: u64, columns: u32) -> Option<Vec<Row>> {
+    let mut rest = bytes;
+    let mut rows = Vec::new();
+    for _ in 0..count {
+        let mut len = 0;
+        for _ in 0..columns {
+            len += match packed::skip(rest.get(len..)?) {
+                0 => return None,
+                n => n,
+            };
+        }
+        let (row, behind) = rest.split_at_checked(len)?;
+        rows.push(Row::check(row.to_vec(), columns as usize)?);
+        rest = behind;
+    }
+    rest.is_empty().then_some(rows)
 }

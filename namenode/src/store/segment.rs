@@ -1,7 +1,7 @@
 //! Reading a log segment: which records are there, and whether a bad one is a torn tail.
 
 use super::StoreError;
-use super::record::{self, Bad, Group, Mark, Segment};
+use super::record::{self, Bad, Entry, Group, Mark, Segment};
 use boomfs_wire::ClusterId;
 use std::path::Path;
 
@@ -10,10 +10,12 @@ use std::path::Path;
 pub struct Scan {
     /// Its first record.
     pub header: Segment,
-    /// Slots and packed batches.
-    pub batches: Vec<(u64, Vec<u8>)>,
-    /// The slot after its last.
-    pub next_slot: u64,
+    /// Entries and their numbers.
+    pub entries: Vec<(u64, Entry)>,
+    /// The number after its last.
+    pub next: u64,
+    /// Slots up to here are known to be decided.
+    pub applied: u64,
     /// Where the next record goes, bytes.
     pub end: u64,
     /// Why there is a tail to cut off at `end`: a write that never finished.
@@ -46,11 +48,12 @@ pub fn scan(file: &Path, bytes: &[u8], cluster: ClusterId, last: bool) -> Result
             want: cluster,
         });
     }
-    let next_slot = header.first_slot;
+    let next = header.first;
     let mut scan = Scan {
         header,
-        batches: Vec::new(),
-        next_slot,
+        entries: Vec::new(),
+        next,
+        applied: 0,
         end: 0,
         torn: None,
         sealed: false,
@@ -69,7 +72,7 @@ pub fn scan(file: &Path, bytes: &[u8], cluster: ClusterId, last: bool) -> Result
                 "there is data behind the segment's end mark",
             ));
         }
-        match next(&mut scan, bytes, at) {
+        match read_next(&mut scan, bytes, at) {
             Ok(next) => at = next,
             Err(Bad(why)) if last && !valid_behind(bytes, at) => {
                 scan.torn = Some(why);
@@ -81,32 +84,34 @@ pub fn scan(file: &Path, bytes: &[u8], cluster: ClusterId, last: bool) -> Result
 }
 
 /// Reads one record and says where the next starts.
-fn next(scan: &mut Scan, bytes: &[u8], at: usize) -> Result<usize, Bad> {
-    let expected = scan.next_slot;
+fn read_next(scan: &mut Scan, bytes: &[u8], at: usize) -> Result<usize, Bad> {
+    let expected = scan.next;
     if record::kind_of(record::slice_at(bytes, at)?) == Some(record::MARK) {
         let (mark, next) = record::read_at::<Mark>(record::MARK, bytes, at)?;
-        if mark.slot + 1 != expected {
+        if mark.last + 1 != expected {
             return Err(Bad(format!(
-                "a mark for slot {} where the last slot is {}",
-                mark.slot,
+                "a mark for entry {} where the last entry is {}",
+                mark.last,
                 expected - 1
             )));
         }
         scan.sealed = mark.sealed;
+        scan.applied = mark.applied;
         scan.marked = true;
         return Ok(next);
     }
     let (group, next) = record::read_at::<Group>(record::GROUP, bytes, at)?;
-    if group.first_slot != expected {
+    if group.first != expected {
         return Err(Bad(format!(
-            "a group that starts at slot {} where {expected} is next",
-            group.first_slot
+            "a group that starts at entry {} where {expected} is next",
+            group.first
         )));
     }
-    for batch in group.batches {
-        scan.batches.push((scan.next_slot, batch.0));
-        scan.next_slot += 1;
+    for entry in group.entries {
+        scan.entries.push((scan.next, entry));
+        scan.next += 1;
     }
+    scan.applied = group.applied;
     scan.marked = false;
     Ok(next)
 }

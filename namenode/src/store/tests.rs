@@ -6,6 +6,7 @@
 
 use super::*;
 use boomfs_io::sim::{Unsynced, World};
+use boomfs_wire::Blob;
 use overlog::{Row, Value};
 use proptest::prelude::*;
 use std::sync::Mutex;
@@ -16,6 +17,7 @@ const SMALL: u64 = 4 << 10;
 fn options() -> Options {
     Options {
         cluster: None,
+        founder: true,
         segment_bytes: SMALL,
         rules: 7,
     }
@@ -42,15 +44,19 @@ async fn start_watched(io: &Io, on_durable: log::OnDurable) -> Store {
         .unwrap()
 }
 
-fn batch(slot: u64, len: usize) -> Vec<u8> {
-    let byte = u8::try_from(slot % 251).unwrap();
-    vec![byte; len]
+/// The entry of this number: one change, whose row has this many bytes that tell the number.
+fn entry(number: u64, len: usize) -> Entry {
+    vec![record::Change {
+        table: "accepted".to_owned(),
+        insert: true,
+        row: Blob(vec![u8::try_from(number % 251).unwrap(); len]),
+    }]
 }
 
 async fn append(store: &Store, count: u64, len: usize) {
     for _ in 0..count {
-        let slot = store.log.appended() + 1;
-        assert_eq!(store.log.append(batch(slot, len)), slot);
+        let number = store.log.appended() + 1;
+        assert_eq!(store.log.append(entry(number, len)), number);
     }
 }
 
@@ -60,8 +66,12 @@ async fn write(io: &Io, count: u64, len: usize) {
     store.log.close().await.unwrap();
 }
 
-fn expect(from: u64, to: u64, len: usize) -> Vec<(u64, Vec<u8>)> {
-    (from..=to).map(|slot| (slot, batch(slot, len))).collect()
+fn expect(from: u64, to: u64, len: usize) -> Vec<Entry> {
+    (from..=to).map(|number| entry(number, len)).collect()
+}
+
+fn numbered_entries(from: u64, to: u64, len: usize) -> Vec<(u64, Entry)> {
+    (from..=to).map(|n| (n, entry(n, len))).collect()
 }
 
 fn segment(first: u64) -> PathBuf {
@@ -85,21 +95,23 @@ async fn files(io: &Io) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn a_new_folder_is_new_until_a_batch_is_decided() {
+fn a_new_folder_has_no_entries_and_keeps_what_it_is() {
     let world = World::new(1);
     world.run(async {
         let io = world.node("nn");
         let folder = open(&io).await.unwrap();
-        assert!(folder.new);
-        assert_eq!((folder.next_slot, folder.checkpoint), (1, None));
-        let cluster = folder.cluster;
+        assert_eq!(
+            (folder.next, folder.checkpoint, folder.local),
+            (1, None, None)
+        );
+        let identity = folder.identity.clone();
+        assert!(identity.founder && identity.nonce > 0);
         drop(folder);
         write(&io, 3, 10).await;
         let folder = open(&io).await.unwrap();
-        assert!(!folder.new);
-        assert_eq!(folder.cluster, cluster);
-        assert_eq!(folder.batches, expect(1, 3, 10));
-        assert_eq!(folder.next_slot, 4);
+        assert_eq!(folder.identity, identity);
+        assert_eq!(folder.entries, expect(1, 3, 10));
+        assert_eq!(folder.next, 4);
     });
 }
 
@@ -110,7 +122,7 @@ fn the_log_goes_on_over_segments_and_restarts() {
         let io = world.node("nn");
         for round in 0..5 {
             let folder = open(&io).await.unwrap();
-            assert_eq!(folder.batches, expect(1, round * 20, 300));
+            assert_eq!(folder.entries, expect(1, round * 20, 300));
             drop(folder);
             let store = start(&io).await;
             for slot in round * 20 + 1..=round * 20 + 20 {
@@ -119,7 +131,7 @@ fn the_log_goes_on_over_segments_and_restarts() {
             }
             store.log.close().await.unwrap();
         }
-        assert_eq!(open(&io).await.unwrap().batches, expect(1, 100, 300));
+        assert_eq!(open(&io).await.unwrap().entries, expect(1, 100, 300));
         let segments = numbered(&io, &root().join("log"), "log").await.unwrap();
         assert!(segments.len() > 5, "{segments:?}");
     });
@@ -156,9 +168,9 @@ fn a_batch_longer_than_a_segment_gets_a_longer_one() {
         append(&store, 1, 10).await;
         store.log.close().await.unwrap();
         drop(store);
-        let batches = open(&io).await.unwrap().batches;
+        let entries = open(&io).await.unwrap().entries;
         assert_eq!(
-            batches.iter().map(|(_, b)| b.len()).collect::<Vec<_>>(),
+            entries.iter().map(|e| e[0].row.0.len()).collect::<Vec<_>>(),
             [10, 3 * SMALL as usize, 10]
         );
     });
@@ -190,14 +202,14 @@ fn a_folder_of_another_cluster_or_release_is_refused_and_stays_as_it_was() {
         let e = Folder::open(&io, &root(), other).await.unwrap_err();
         assert!(matches!(e, StoreError::OtherCluster { want: ClusterId(99), .. }), "{e}");
         assert_eq!(files(&io).await, before);
-        let identity = Identity { cluster: ClusterId(1), created_ns: 0 };
+        let identity = Identity { cluster: ClusterId(1), created_ns: 0, nonce: 1, founder: true };
         let newer = encode_record(record::IDENTITY, FORMAT + 1, &identity).unwrap();
         io.write_atomic(&root().join("identity"), &newer).await.unwrap();
         let before = files(&io).await;
         let e = open(&io).await.unwrap_err();
         assert_eq!(
             e.to_string(),
-            "/nn/identity has format 2, this build knows up to 1; use the release that wrote it, or a newer one"
+            "/nn/identity has format 3, this build knows up to 2; use the release that wrote it, or a newer one"
         );
         assert_eq!(files(&io).await, before);
     });
@@ -284,7 +296,7 @@ fn flipped_bits_are_refused_or_cost_only_a_tail() {
         });
         let path = segment(1);
         let whole = segment::scan(&path, &bytes, cluster, true).unwrap();
-        assert_eq!(whole.batches, expect(1, 4, 20));
+        assert_eq!(whole.entries, numbered_entries(1, 4, 20));
         assert_eq!(whole.marked, marked);
         let used = usize::try_from(whole.end).unwrap();
         for at in 0..used + 64 {
@@ -298,13 +310,13 @@ fn flipped_bits_are_refused_or_cost_only_a_tail() {
                     Ok(scan) => {
                         assert!(at >= header);
                         assert!(
-                            expect(1, 4, 20).starts_with(&scan.batches),
+                            numbered_entries(1, 4, 20).starts_with(&scan.entries),
                             "byte {at} bit {bit}"
                         );
-                        let lost = 4 - scan.batches.len();
+                        let lost = 4 - scan.entries.len();
                         assert!(
                             lost <= usize::from(!marked),
-                            "byte {at} bit {bit} cost {lost} batches"
+                            "byte {at} bit {bit} cost {lost} entries"
                         );
                     }
                 }
@@ -349,6 +361,36 @@ fn a_rotten_record_names_the_file_and_the_place_and_nothing_changes() {
 }
 
 #[test]
+fn slots_that_are_known_to_be_decided_are_noted_with_entries_and_when_the_log_is_quiet() {
+    let world = World::new(19);
+    world.run(async {
+        let io = world.node("nn");
+        let store = start(&io).await;
+        append(&store, 1, 10).await;
+        store.log.set_applied(7);
+        append(&store, 1, 10).await;
+        store.log.wait_durable(2).await.unwrap();
+        let bytes = io.read_file(&segment(1)).await.unwrap();
+        let scan = segment::scan(&segment(1), &bytes, open_cluster(&io).await, true).unwrap();
+        assert_eq!((scan.entries.len(), scan.applied), (2, 7));
+        // Nothing is written for each slot, but soon after the last.
+        store.log.set_applied(9);
+        io.sleep(std::time::Duration::from_millis(200)).await;
+        let bytes = io.read_file(&segment(1)).await.unwrap();
+        let scan = segment::scan(&segment(1), &bytes, open_cluster(&io).await, true).unwrap();
+        assert_eq!((scan.applied, scan.marked), (9, true));
+        let end = scan.end;
+        io.sleep(std::time::Duration::from_secs(60)).await;
+        let bytes = io.read_file(&segment(1)).await.unwrap();
+        let scan = segment::scan(&segment(1), &bytes, open_cluster(&io).await, true).unwrap();
+        assert_eq!(scan.end, end, "a quiet log writes nothing");
+        store.log.close().await.unwrap();
+        drop(store);
+        assert_eq!(open(&io).await.unwrap().applied, 9);
+    });
+}
+
+#[test]
 fn a_torn_tail_is_cut_and_the_log_goes_on() {
     let world = World::new(12);
     world.run(async {
@@ -362,15 +404,16 @@ fn a_torn_tail_is_cut_and_the_log_goes_on() {
         let end = segment_end(&io).await;
         let file = io.open(&segment(1), Open::write_create()).await.unwrap();
         let group = record::Group {
-            first_slot: 3,
-            batches: vec![boomfs_wire::Blob(batch(3, 50))],
+            first: 3,
+            applied: 0,
+            entries: vec![entry(3, 50)],
         };
         let mut torn = encode_record(record::GROUP, FORMAT, &group).unwrap();
         torn.truncate(40);
         file.write_at(end, torn).await.unwrap();
-        assert_eq!(open(&io).await.unwrap().batches, expect(1, 2, 50));
+        assert_eq!(open(&io).await.unwrap().entries, expect(1, 2, 50));
         write(&io, 3, 50).await;
-        assert_eq!(open(&io).await.unwrap().batches, expect(1, 5, 50));
+        assert_eq!(open(&io).await.unwrap().entries, expect(1, 5, 50));
     });
 }
 
@@ -433,7 +476,7 @@ fn a_full_disk_is_noticed_with_room_to_spare_and_is_got_over() {
         let slots = store.log.appended();
         store.log.close().await.unwrap();
         drop(store);
-        assert_eq!(open(&io).await.unwrap().next_slot, slots + 1);
+        assert_eq!(open(&io).await.unwrap().next, slots + 1);
     });
 }
 
@@ -458,19 +501,25 @@ fn rows(n: i64) -> Vec<Row> {
         .collect()
 }
 
+/// Checkpoints of both parts, as of this entry and a slot of the same number.
 async fn checkpoint(store: &Store, slot: u64, n: i64) -> checkpoint::Digest {
-    let mut writer = store.checkpoint(slot, tables());
+    let mut local = store.checkpoint(Part::Local, slot, tables());
+    local.rows(0, &rows(1)).await.unwrap();
+    local.finish().await.unwrap();
+    let mut writer = store.checkpoint(Part::State, slot, tables());
     writer.rows(0, &rows(n)).await.unwrap();
     writer
         .rows(1, &[Row::new(&[Value::Int(slot.cast_signed())])])
         .await
         .unwrap();
-    writer.finish().await.unwrap()
+    let digest = writer.finish().await.unwrap();
+    store.shared().prune().await.unwrap();
+    digest
 }
 
 async fn read(folder: &Folder) -> Result<Vec<(u32, Row)>, StoreError> {
     let mut all = Vec::new();
-    if let Some(mut reader) = folder.read_checkpoint().await? {
+    if let Some(mut reader) = folder.read_checkpoint(Part::State).await? {
         assert_eq!(reader.header().tables, tables());
         while let Some((table, rows)) = reader.next().await? {
             all.extend(rows.into_iter().map(|row| (table, row)));
@@ -502,19 +551,20 @@ fn a_start_reads_the_newest_checkpoint_and_the_log_after_it() {
         let segments = numbered(&io, &root().join("log"), "log").await.unwrap();
         assert!(segments[0] <= 21 && segments[1] > 21, "{segments:?}");
         let folder = open(&io).await.unwrap();
-        assert_eq!(folder.checkpoint, Some(30));
-        assert_eq!(folder.batches, expect(31, 32, 500));
+        assert_eq!((folder.checkpoint, folder.local), (Some(30), Some(30)));
+        assert_eq!(folder.entries, expect(31, 32, 500));
         let all = read(&folder).await.unwrap();
         assert_eq!(all.len(), 20_031);
         assert_eq!(all[20_029], (0, rows(20_030)[20_029].clone()));
         assert_eq!(all[20_030], (1, Row::new(&[Value::Int(30)])));
         drop(folder);
-        // The older one serves when the newest is moved away.
-        io.remove_file(&root().join("checkpoints/00000000000000000030.ckpt"))
-            .await
-            .unwrap();
+        // The older ones serve when the newest are moved away.
+        for part in ["checkpoints", "local"] {
+            let newest = root().join(part).join("00000000000000000030.ckpt");
+            io.remove_file(&newest).await.unwrap();
+        }
         let folder = open(&io).await.unwrap();
-        assert_eq!((folder.checkpoint, folder.batches.len()), (Some(20), 12));
+        assert_eq!((folder.checkpoint, folder.entries.len()), (Some(20), 12));
         assert_eq!(read(&folder).await.unwrap().len(), 20_021);
     });
 }
@@ -535,7 +585,7 @@ fn a_checkpoint_of_equal_rows_has_an_equal_digest_in_any_order() {
                 3 => list[50] = Row::new(&[Value::Int(50), Value::str("name 51"), Value::list([])]),
                 _ => {}
             }
-            let mut writer = store.checkpoint(slot, tables());
+            let mut writer = store.checkpoint(Part::State, slot, tables());
             writer.rows(0, &list).await.unwrap();
             writers.push(writer.finish().await.unwrap());
         }
@@ -583,7 +633,7 @@ fn an_unfinished_checkpoint_is_no_checkpoint() {
         let io = world.node("nn");
         let store = start(&io).await;
         append(&store, 1, 10).await;
-        let mut writer = store.checkpoint(1, tables());
+        let mut writer = store.checkpoint(Part::State, 1, tables());
         writer.rows(0, &rows(10)).await.unwrap();
         store.log.close().await.unwrap();
         drop((store, writer));
@@ -631,7 +681,7 @@ proptest! {
                 assert!(from >= floor);
                 let work = async {
                     for i in 0..count {
-                        store.log.append(batch(store.log.appended() + 1, len));
+                        store.log.append(entry(store.log.appended() + 1, len));
                         if i % 3 == 0 {
                             io.sleep(std::time::Duration::from_millis(2)).await;
                         }
@@ -651,13 +701,13 @@ proptest! {
             }
             let io = world.node("nn");
             let folder = open(&io).await.unwrap();
-            let last = folder.next_slot - 1;
+            let last = folder.next - 1;
             assert!(last >= floor, "slots after {last} are lost, {floor} was acknowledged");
-            let first = folder.checkpoint.unwrap_or(0) + 1;
-            assert_eq!(folder.batches.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), (first..=last).collect::<Vec<_>>());
-            for (slot, bytes) in &folder.batches {
-                let fill = u8::try_from(slot % 251).unwrap();
-                assert!(bytes.iter().all(|b| *b == fill));
+            let first = folder.local.unwrap_or(0) + 1;
+            assert_eq!(folder.entries.len() as u64, last + 1 - first);
+            for (number, entry) in (first..).zip(&folder.entries) {
+                let fill = u8::try_from(number % 251).unwrap();
+                assert!(entry[0].row.0.iter().all(|b| *b == fill));
             }
             read(&folder).await.unwrap();
         });

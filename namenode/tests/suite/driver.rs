@@ -309,7 +309,12 @@ impl<E: Engine> Cluster<E> {
     /// A new store, started and configured with this replication.
     pub fn new(replication: i64) -> Cluster<E> {
         let mut cluster = Cluster::blank();
-        cluster.feed("configure", vec![i(replication), i(65_536)]);
+        let me = Value::addr("nn");
+        cluster.feed(
+            "configure",
+            vec![i(replication), i(65_536), i(1), s("nn:1"), me],
+        );
+        cluster.govern();
         cluster
     }
 
@@ -334,6 +339,11 @@ impl<E: Engine> Cluster<E> {
         let output = cluster.node.start(true, time).unwrap();
         cluster.take(output);
         cluster
+    }
+
+    /// The node's word is the cluster's from now on. It is not the founder, whom a leader would enter into the log.
+    pub fn govern(&mut self) {
+        self.feed("begins", vec![list([i(1), i(2)])]);
     }
 
     fn time(&self) -> Time {

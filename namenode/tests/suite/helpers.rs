@@ -83,6 +83,7 @@ impl Real {
         };
         let output = self.node.start(false, time).unwrap();
         assert_eq!(output.messages, vec![], "a start says nothing by itself");
+        self.govern();
     }
 
     /// A client says that it is there, and which inodes it has open.

@@ -55,6 +55,7 @@ impl Checker<'_> {
                 columns,
                 keys,
                 location: None,
+                eager: false,
                 span,
             };
             self.add_relation(
@@ -182,6 +183,7 @@ impl Checker<'_> {
             columns,
             keys,
             location,
+            eager: decl.flags.iter().any(|f| f.text == "eager"),
             span: decl.name.span.clone(),
         };
         Some(self.add_relation(relation, info))
@@ -454,6 +456,7 @@ impl Checker<'_> {
             columns,
             keys,
             location: None,
+            eager: false,
             span,
         };
         self.add_relation(

@@ -435,6 +435,7 @@ impl Checker<'_> {
             columns,
             keys,
             location: None,
+            eager: false,
             span: span.clone(),
         };
         self.add_relation(

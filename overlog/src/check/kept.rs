@@ -145,6 +145,7 @@ impl Checker<'_> {
             columns,
             keys,
             location: None,
+            eager: false,
             span: span.clone(),
         };
         let rel = self.add_relation(

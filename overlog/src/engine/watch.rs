@@ -61,6 +61,7 @@ pub fn extend(program: &Program, rule: &Rule, functions: &[Function]) -> (Progra
         keys: (0..columns.len()).collect(),
         columns,
         location: None,
+        eager: false,
         span: rule.span.clone(),
     };
     let id = push(&mut extended, answer);

@@ -57,7 +57,12 @@ fn datanodes_report_and_get_orders() {
         let delete = Order::Delete {
             blocks: vec![(BlockId(4), Generation(1))],
         };
-        let order = |order| Some(FromNameNode::Order { ballot: 1, order });
+        let order = |order| {
+            Some(FromNameNode::Order {
+                ballot: (1 << 16) | 1,
+                order,
+            })
+        };
         assert!(
             (one == order(copy.clone()) && two == order(delete.clone()))
                 || (one == order(delete) && two == order(copy))
