@@ -126,6 +126,8 @@ pub struct DataFolder {
     pub path: PathBuf,
     /// The cluster file of before.
     pub file: Option<ClusterFile>,
+    /// NameNodes that have a folder in it.
+    pub namenodes: usize,
     /// DataNodes that have a folder in it.
     pub datanodes: usize,
     _lock: LockGuard,
@@ -165,20 +167,23 @@ impl DataFolder {
             }
         };
         let file = ClusterFile::read(&path)?;
-        let datanodes = (1..)
-            .take_while(|number| path.join(datanode_name(*number)).is_dir())
-            .count();
+        let count = |name: fn(usize) -> String| {
+            let there = (1..).take_while(|number| path.join(name(*number)).is_dir());
+            there.count()
+        };
+        let (namenodes, datanodes) = (count(namenode_name), count(datanode_name));
         Ok(DataFolder {
             path,
             file,
+            namenodes,
             datanodes,
             _lock: lock,
         })
     }
 
-    /// Data folder of the NameNode.
-    pub fn namenode(&self) -> PathBuf {
-        self.path.join("namenode")
+    /// Data folder of a NameNode, counted from 1.
+    pub fn namenode(&self, number: usize) -> PathBuf {
+        self.path.join(namenode_name(number))
     }
 
     /// Data folder of a DataNode, counted from 1.
@@ -186,9 +191,13 @@ impl DataFolder {
         self.path.join(datanode_name(number))
     }
 
-    /// Where the NameNode listens: as before if that is still free.
-    pub fn namenode_address(&self) -> String {
-        free_or_any(self.file.as_ref().and_then(|file| file.namenodes.first()))
+    /// Where a NameNode, counted from 1, listens: as before if that is still free.
+    pub fn namenode_address(&self, number: usize) -> String {
+        free_or_any(
+            self.file
+                .as_ref()
+                .and_then(|file| file.namenodes.get(number - 1)),
+        )
     }
 
     /// Where a DataNode, counted from 1, listens: as before if that is still free.
@@ -198,6 +207,14 @@ impl DataFolder {
                 .as_ref()
                 .and_then(|file| file.datanodes.get(number - 1)),
         )
+    }
+}
+
+/// The first has no number: most clusters have one.
+fn namenode_name(number: usize) -> String {
+    match number {
+        1 => "namenode".to_owned(),
+        _ => format!("namenode-{number}"),
     }
 }
 
@@ -221,6 +238,7 @@ fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
         let shown = name.to_string_lossy();
         let ours = ["lock", FILE, "cluster.json.tmp", "namenode", "lost+found"]
             .contains(&shown.as_ref())
+            || shown.starts_with("namenode-")
             || shown.starts_with("datanode-")
             || (shown.starts_with("mount-") && shown.ends_with(".log"));
         if !ours {
@@ -284,12 +302,15 @@ pub async fn connect(find: &Find, purpose: &str) -> anyhow::Result<Client> {
         .map_err(unreachable)
 }
 
-/// Connects without a session, for questions.
+/// Connects without a session, for questions; if they may be `stale`, to any NameNode.
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn observe(find: &Find, purpose: &str) -> anyhow::Result<Client> {
-    let config = config(find, purpose)?;
+pub async fn observe(find: &Find, purpose: &str, stale: bool) -> anyhow::Result<Client> {
+    let config = Config {
+        stale,
+        ..config(find, purpose)?
+    };
     let unreachable = explain(&config);
     Client::observer(Io::real(), config)
         .await
@@ -309,7 +330,7 @@ fn explain(config: &Config) -> impl FnOnce(boomfs_client::Error) -> anyhow::Erro
         boomfs_client::Error::TimedOut {
             who: why, within, ..
         } => Unreachable(format!(
-            "no NameNode answers at {who} within {} s: {why}; is it running?",
+            "no NameNode serves at {who} within {} s: {why}; is it running?",
             within.as_secs_f64()
         ))
         .into(),

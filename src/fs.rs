@@ -34,6 +34,9 @@ const PAGE: u32 = 1024;
 pub struct Args {
     #[command(flatten)]
     find: Find,
+    /// For commands that only read: ask any NameNode, also one that does not lead and may not know the latest
+    #[arg(long)]
+    stale: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -73,7 +76,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = match &args.command {
         // A question needs no session, and so no entry in the log.
         Command::Ls(_) | Command::Cat(_) | Command::Get(_) | Command::Stat(_) | Command::Du(_) => {
-            cluster::observe(&args.find, "fs").await?
+            cluster::observe(&args.find, "fs", args.stale).await?
+        }
+        _ if args.stale => {
+            return Err(crate::failure::usage(
+                "--stale is for commands that only read: leave it out",
+            ));
         }
         _ => cluster::connect(&args.find, "fs").await?,
     };

@@ -12,6 +12,7 @@ mod cluster;
 mod datanode;
 mod failure;
 mod fs;
+mod members;
 mod mount;
 mod mountpoint;
 mod namenode;

@@ -22,6 +22,9 @@ pub struct Args {
     /// Print a JSON object a row
     #[arg(long)]
     json: bool,
+    /// Ask any NameNode, also one that does not lead and may not know the latest
+    #[arg(long)]
+    stale: bool,
     /// Stay, and print what changes
     #[arg(long)]
     watch: bool,
@@ -40,7 +43,7 @@ pub struct Args {
 /// # Errors
 /// The cluster cannot be reached, or the query is refused.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let client = cluster::observe(&args.find, "query").await?;
+    let client = cluster::observe(&args.find, "query", args.stale).await?;
     let outcome = if args.watch {
         watch(&client, &args).await
     } else {

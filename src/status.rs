@@ -2,7 +2,7 @@
 
 use crate::cli::Find;
 use crate::{cluster, output};
-use boomfs_client::Status;
+use boomfs_client::{NameNodeStatus, Status};
 use serde_json::{Value, json};
 
 /// Arguments of `boomfs status`.
@@ -13,6 +13,9 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Ask any NameNode, also one that does not lead: what it says of the others is not known to it
+    #[arg(long)]
+    stale: bool,
 }
 
 /// Shows it.
@@ -20,7 +23,7 @@ pub struct Args {
 /// # Errors
 /// The cluster cannot be reached.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let client = cluster::observe(&args.find, "status").await?;
+    let client = cluster::observe(&args.find, "status", args.stale).await?;
     let status = client.status().await?;
     let id = client.cluster().0;
     client.close().await?;
@@ -28,6 +31,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         return output::json(&as_json(id, &status));
     }
     output::line(&format!("cluster {id:016x}: {}", verdict(&status)))?;
+    output::line(&namenodes(&status))?;
     output::line(&nodes(&status))?;
     for fact in facts(&status) {
         output::line(&fact)?;
@@ -46,6 +50,18 @@ fn verdict(status: &Status) -> String {
     let mut wrong = Vec::new();
     if status.starting {
         wrong.push("starting: not all known DataNodes have reported yet".to_owned());
+    }
+    let votes = status.namenodes.iter().filter(|n| n.votes);
+    let (voters, silent) = (votes.clone().count(), votes.filter(|n| !n.live).count());
+    if status.ballot.is_some() && silent > 0 {
+        let more = (voters - 1) / 2 - silent.min((voters - 1) / 2);
+        let left = match more {
+            0 => "none more may fail".to_owned(),
+            n => format!("{n} more may fail"),
+        };
+        wrong.push(format!(
+            "{silent} of {voters} NameNodes do not answer, {left}"
+        ));
     }
     if live == 0 {
         wrong.push(
@@ -73,6 +89,30 @@ fn verdict(status: &Status) -> String {
         "healthy".into()
     } else {
         wrong.join("; ")
+    }
+}
+
+fn namenodes(status: &Status) -> String {
+    let mut table = output::table(&["NameNode", "address", "role", "state", "slot", "lag"]);
+    for node in &status.namenodes {
+        let lag = status.applied_slot.saturating_sub(node.slot);
+        table.add_row([
+            node.node.to_string(),
+            output::plain(&node.addr),
+            role(status, node).to_owned(),
+            if node.live { "live" } else { "silent" }.to_owned(),
+            node.slot.to_string(),
+            lag.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn role(status: &Status, node: &NameNodeStatus) -> &'static str {
+    match status.ballot {
+        Some((_, leader)) if leader == node.node => "leader",
+        _ if node.votes => "follower",
+        _ => "learner",
     }
 }
 
@@ -109,8 +149,13 @@ fn facts(status: &Status) -> Vec<String> {
             status.missing
         ),
         format!(
-            "sessions: {}, applied slot: {}",
-            status.sessions, status.applied_slot
+            "sessions: {}, applied slot: {}, ballot: {}",
+            status.sessions,
+            status.applied_slot,
+            status.ballot.map_or_else(
+                || "none".to_owned(),
+                |(round, node)| format!("{round} of NameNode {node}")
+            )
         ),
     ]
 }
@@ -126,12 +171,25 @@ fn as_json(id: u64, status: &Status) -> Value {
             })
         })
         .collect();
+    let namenodes: Vec<Value> = status
+        .namenodes
+        .iter()
+        .map(|node| {
+            json!({
+                "node": node.node.0, "addr": node.addr, "role": role(status, node),
+                "votes": node.votes, "live": node.live, "slot": node.slot,
+            })
+        })
+        .collect();
     let space = &status.space;
     json!({
         "cluster": format!("{id:016x}"),
         "healthy": verdict(status) == "healthy",
         "verdict": verdict(status),
         "starting": status.starting,
+        "namenodes": namenodes,
+        "leader": status.ballot.map(|(_, node)| node.0),
+        "ballot": status.ballot.map(|(round, _)| round),
         "datanodes": nodes,
         "live": live(status),
         "under_replicated": status.under_replicated,
@@ -150,7 +208,7 @@ fn as_json(id: u64, status: &Status) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use boomfs_client::{NodeStatus, StatFs};
+    use boomfs_client::{NodeId, NodeStatus, StatFs};
 
     fn status(live: &[bool], missing: u64, under: u64) -> Status {
         let node = |live: &bool| NodeStatus {
@@ -187,5 +245,21 @@ mod tests {
              2 blocks have fewer replicas than wanted"
         );
         assert!(verdict(&status(&[], 0, 0)).starts_with("no DataNode is live"));
+        let mut five = status(&[true; 3], 0, 0);
+        five.ballot = Some((3, NodeId(1)));
+        five.namenodes = (1..=5)
+            .map(|node| NameNodeStatus {
+                node: NodeId(node),
+                addr: "a:1".into(),
+                votes: true,
+                slot: 1,
+                live: node != 4,
+            })
+            .collect();
+        assert_eq!(
+            verdict(&five),
+            "1 of 5 NameNodes do not answer, 1 more may fail"
+        );
+        assert_eq!(role(&five, &five.namenodes[0]), "leader");
     }
 }

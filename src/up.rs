@@ -1,9 +1,8 @@
 //! `boomfs up`: a whole cluster in one process, mounted.
 
 use crate::cluster::{self, ClusterFile, DataFolder};
-use crate::failure::usage;
 use crate::signals::Signals;
-use crate::{cli, mountpoint, output};
+use crate::{cli, members, mountpoint, output};
 use anyhow::{Context, anyhow, bail};
 use boomfs_client::{Client, Config, Status};
 use boomfs_datanode::DataNode;
@@ -36,9 +35,9 @@ pub struct Args {
     /// Replicas of each block, for a new data folder [default: 3, or as many as there are DataNodes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     replication: Option<u32>,
-    /// NameNodes; more than one does not work yet
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    namenodes: u32,
+    /// NameNodes: with 3 the cluster outlives one of them, with 5 two [default: 1, or as many as the data folder has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=7))]
+    namenodes: Option<u32>,
     /// Block size of a new data folder: a multiple of 4K [default: 64MiB]
     #[arg(long, value_name = "BYTES", value_parser = cli::block_size)]
     block_size: Option<u64>,
@@ -52,12 +51,6 @@ pub struct Args {
 /// # Errors
 /// What does not start, with the reason; everything that did is stopped again.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    if args.namenodes != 1 {
-        return Err(usage(format!(
-            "--namenodes {}: only one NameNode works so far; leave the option out",
-            args.namenodes
-        )));
-    }
     let options = mountpoint::options(&args.options)?;
     let mut signals = Signals::install()?;
     let io = Io::real();
@@ -96,7 +89,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// What runs.
 #[derive(Default)]
 struct Parts {
-    namenode: Option<Server>,
+    namenodes: Vec<Server>,
     datanodes: Vec<DataNode>,
     client: Option<Client>,
     mount: Option<Mount>,
@@ -126,12 +119,18 @@ async fn start(
         );
     }
     let most = u32::try_from(asked).unwrap_or(u32::MAX);
-    let mut config = boomfs_namenode::Config::new(folder.namenode(), folder.namenode_address());
-    config.replication = args.replication.unwrap_or(config.replication.min(most));
-    config.block_size = args.block_size.unwrap_or(config.block_size);
-    let namenode = Server::start(io.clone(), config).await?;
-    let namenodes = vec![namenode.addr().to_owned()];
-    parts.namenode = Some(namenode);
+    for number in 1..=namenodes_asked(args, folder) {
+        let listen = folder.namenode_address(number);
+        let mut config = boomfs_namenode::Config::new(folder.namenode(number), listen);
+        config.replication = args.replication.unwrap_or(config.replication.min(most));
+        config.block_size = args.block_size.unwrap_or(config.block_size);
+        // The first founds a new cluster; the others join it, or tell those before them where they are now.
+        config.join = parts.namenode_addresses();
+        let namenode = Server::start(io.clone(), config).await;
+        let namenode = namenode.with_context(|| format!("NameNode {number}"))?;
+        parts.namenodes.push(namenode);
+    }
+    let namenodes = parts.namenode_addresses();
     // All at once: each has to look through its replicas first.
     let starting: Vec<_> = (1..=asked)
         .map(|number| {
@@ -155,6 +154,9 @@ async fn start(
     let name = cluster::session_name(&format!("up {}", path.display()));
     let client = Client::connect(io.clone(), Config::new(namenodes, name)).await?;
     parts.client = Some(client.clone());
+    for namenode in &parts.namenodes {
+        members::admit(io, &client, namenode.addr(), namenode.nonce()).await?;
+    }
     warn_of_defaults(args, &client);
     let missing = tokio::select! {
         biased;
@@ -176,13 +178,29 @@ async fn start(
         format!("; missing: {}", missing.join("; "))
     };
     output::line(&format!(
-        "ready: {} ({} DataNodes, replication {}, NameNode {}, data {}){who}",
+        "ready: {} ({} DataNodes, replication {}, {} {}, data {}){who}",
         path.display(),
         parts.datanodes.len(),
         client.replication(),
+        match parts.namenodes.len() {
+            1 => "NameNode".to_owned(),
+            n => format!("{n} NameNodes"),
+        },
         parts.namenode_addresses().join(","),
         folder.path.display(),
     ))
+}
+
+fn namenodes_asked(args: &Args, folder: &DataFolder) -> usize {
+    let there = folder.namenodes.max(1);
+    let asked = args.namenodes.map_or(there, |n| n as usize);
+    if asked < there {
+        tracing::warn!(
+            "starting {asked} of the {there} NameNodes in {}",
+            folder.path.display()
+        );
+    }
+    asked
 }
 
 /// Defaults belong to the cluster: they are set when its data folder is made.
@@ -244,6 +262,24 @@ async fn first_failure(nodes: &[DataNode]) -> anyhow::Error {
     .await
 }
 
+/// Waits until a NameNode has ended; says which, and why.
+async fn first_ended(namenodes: &[Server]) -> anyhow::Error {
+    let mut all: Vec<_> = namenodes.iter().map(|n| Box::pin(n.ended())).collect();
+    std::future::poll_fn(|context| {
+        for (at, ended) in all.iter_mut().enumerate() {
+            if let Poll::Ready(ended) = ended.as_mut().poll(context) {
+                let why = match ended {
+                    Ok(()) => anyhow!("it ended by itself"),
+                    Err(why) => why.into(),
+                };
+                return Poll::Ready(why.context(format!("NameNode {}", at + 1)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 fn missing(ours: &[String], status: &Status) -> Vec<String> {
     let is_live = |addr: &String| {
         status
@@ -277,7 +313,7 @@ fn few(status: &Status) -> Vec<String> {
 
 impl Parts {
     fn namenode_addresses(&self) -> Vec<String> {
-        self.namenode
+        self.namenodes
             .iter()
             .map(|server| server.addr().to_owned())
             .collect()
@@ -289,7 +325,7 @@ impl Parts {
 
     /// Waits until it is to end.
     async fn run(&self, signals: &mut Signals) -> anyhow::Result<()> {
-        let (Some(namenode), Some(mount)) = (&self.namenode, &self.mount) else {
+        let Some(mount) = &self.mount else {
             return Ok(());
         };
         tokio::select! {
@@ -298,10 +334,7 @@ impl Parts {
                 tracing::info!(signal, "stopping");
                 Ok(())
             }
-            ended = namenode.ended() => match ended {
-                Ok(()) => Err(anyhow!("the NameNode ended by itself")),
-                Err(why) => Err(why.into()),
-            },
+            why = first_ended(&self.namenodes) => Err(why),
             why = first_failure(&self.datanodes) => Err(why),
             () = mount.wait() => {
                 eprintln!("boomfs: {} was unmounted; stopping", mount.path().display());
@@ -332,8 +365,8 @@ impl Parts {
             };
             clean &= within(io, signals, "stopping a DataNode", stopping).await;
         }
-        if let Some(namenode) = self.namenode.take() {
-            clean &= within(io, signals, "stopping the NameNode", async move {
+        for namenode in self.namenodes.drain(..) {
+            clean &= within(io, signals, "stopping a NameNode", async move {
                 namenode.shutdown().await.map_err(Into::into)
             })
             .await;

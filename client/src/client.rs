@@ -8,8 +8,8 @@ use crate::writer::{Shared, done};
 use crate::{Error, FileReader, FileWriter, Rows, Watch, describe, limits};
 use boomfs_io::Io;
 use boomfs_wire::{
-    Answer, At, Attr, Caller, ClusterId, Entry, Ino, Kind, Name, Op, ReadOp, SessionId, SetTime,
-    StatFs, Status,
+    Answer, At, Attr, Caller, ClusterId, Entry, Identity, Ino, Kind, Name, NodeId, Op, ReadOp,
+    SessionId, SetTime, StatFs, Status,
 };
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -17,12 +17,14 @@ use std::time::Duration;
 /// Where the NameNodes are and how long a call may take.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `host:port` of each NameNode; tried in turn.
+    /// `host:port` of each NameNode; all are asked.
     pub namenodes: Vec<String>,
     /// Name of the session for people: host, process, purpose.
     pub name: String,
     /// How long one call may take before it fails with ETIMEDOUT.
     pub deadline: Duration,
+    /// An observer is content with a NameNode that does not lead, which may not know the latest.
+    pub stale: bool,
 }
 
 impl Config {
@@ -32,6 +34,7 @@ impl Config {
             namenodes,
             name: name.into(),
             deadline: limits::CALL_DEADLINE,
+            stale: false,
         }
     }
 }
@@ -507,6 +510,62 @@ impl Client {
             Answer::Status(status) => Ok(status),
             other => Err(unexpected("status", &other)),
         }
+    }
+
+    /// Who the NameNode is that this client is connected to.
+    ///
+    /// # Errors
+    /// As [`Client::read`].
+    pub async fn identify(&self) -> Result<Identity, Error> {
+        match self.read(&Caller::default(), ReadOp::Identify).await? {
+            Answer::Identity(identity) => Ok(identity),
+            other => Err(unexpected("identify", &other)),
+        }
+    }
+
+    /// Admits the NameNode at an address, whose folder has this nonce, in the place of another (0: of none). It has a vote
+    /// some slots later: see [`Status::namenodes`].
+    ///
+    /// # Errors
+    /// EPERM for who is not root, EBUSY while another change is under way, ENOENT for an unknown `replaces`.
+    pub async fn add_namenode(
+        &self,
+        caller: &Caller,
+        addr: &str,
+        nonce: u64,
+        replaces: NodeId,
+    ) -> Result<NodeId, Error> {
+        let op = Op::AddNameNode {
+            addr: addr.to_owned(),
+            nonce,
+            replaces,
+        };
+        match self.command(caller, op).await? {
+            Answer::NameNode(node) => Ok(node),
+            other => Err(unexpected("add NameNode", &other)),
+        }
+    }
+
+    /// Takes a NameNode's vote away.
+    ///
+    /// # Errors
+    /// As [`Client::add_namenode`]; EINVAL for the last one.
+    pub async fn remove_namenode(&self, caller: &Caller, node: NodeId) -> Result<(), Error> {
+        done(
+            "remove NameNode",
+            &self.command(caller, Op::RemoveNameNode { node }).await?,
+        )
+    }
+
+    /// Asks the leader to hand over to another NameNode, and does not wait until it has.
+    ///
+    /// # Errors
+    /// As [`Client::add_namenode`]; EINVAL for one without a vote.
+    pub async fn transfer(&self, caller: &Caller, node: NodeId) -> Result<(), Error> {
+        done(
+            "transfer leadership",
+            &self.command(caller, Op::Transfer { node }).await?,
+        )
     }
 
     /// Runs an Overlog query once. `limit`: at most this many rows.

@@ -33,8 +33,8 @@ pub use reader::FileReader;
 pub use writer::FileWriter;
 
 pub use boomfs_wire::{
-    Answer, At, Attr, Caller, ClusterId, Entry, Ino, Kind, Name, NodeStatus, Op, ReadOp, SessionId,
-    SetTime, StatFs, Status,
+    Answer, At, Attr, Caller, ClusterId, Entry, Identity, Ino, Kind, Name, NameNodeStatus, NodeId,
+    NodeStatus, Op, ReadOp, SessionId, SetTime, StatFs, Status,
 };
 
 #[cfg(test)]

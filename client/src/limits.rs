@@ -14,6 +14,16 @@ pub const SEND_DEADLINE: Duration = Duration::from_secs(10);
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 /// A NameNode that says nothing for this long, although it was asked to renew, is given up.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(8);
+/// A NameNode that says nothing for this long while something is unanswered may have been cut off: the others are asked.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+/// How often to look whether that is so.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// So long the NameNodes are asked who leads again and again at short intervals.
+pub const HURRY: Duration = Duration::from_secs(3);
+/// The longest of these intervals.
+pub const HURRY_PAUSE: Duration = Duration::from_millis(40);
+/// NameNodes that were named by others and are remembered.
+pub const LEARNED: usize = 16;
 /// Commands that are queued, on their way, or answered but not yet acknowledged to the NameNode.
 pub const COMMANDS_IN_FLIGHT: usize = 1024;
 /// Questions and queries that wait for an answer.

@@ -1,19 +1,22 @@
-//! The connection to the NameNode: one at a time, made again with backoff, and the session on it.
+//! The connection to the NameNode that leads: one at a time, made again when it ends, and the session on it.
 
+mod find;
 mod state;
 
 use crate::describe::Subject;
 use crate::limits;
 use crate::query::{Rows, Watch};
-use crate::retry::{Backoff, Deadline};
+use crate::retry::Deadline;
 use crate::{Config, Error, errno};
 use boomfs_io::{Io, ReadHalf, WriteHalf, watch};
-use boomfs_wire::frame::{encode_message, read_message, write_message};
+use boomfs_wire::frame::{encode_message, read_message};
 use boomfs_wire::{
-    Answer, Caller, ClusterId, Failure, FromNameNode, Ino, Op, Peer, ReadOp, SessionId, ToNameNode,
+    Answer, Caller, ClusterId, Failure, FromNameNode, Ino, Op, ReadOp, SessionId, ToNameNode,
 };
+use find::Attached;
 use state::{Effect, Ended, Queued, State, Waiting};
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -32,6 +35,8 @@ enum End {
     Stopped,
     Broken(String),
     Refused(Failure),
+    /// It leads no more; another may, there.
+    Moved(Option<String>),
 }
 
 /// See the module.
@@ -49,6 +54,8 @@ pub struct Link {
     stop: watch::Sender<bool>,
     /// Says that this observer's connection did not answer in time.
     doubt: Notify,
+    /// When the NameNode last said something, monotonic clock, ns.
+    heard: AtomicU64,
 }
 
 /// A command that is on its way.
@@ -101,6 +108,7 @@ impl Link {
             standing: watch::Sender::new(Standing::Never),
             stop: watch::Sender::new(false),
             doubt: Notify::new(),
+            heard: AtomicU64::new(0),
             io,
             config,
         });
@@ -367,38 +375,45 @@ impl Link {
     /// Keeps a connection until the link is stopped.
     async fn run(self: Arc<Link>) {
         let mut stop = self.stop.subscribe();
-        let mut backoff = Backoff::new();
-        let mut turn = 0;
         loop {
-            let Some(addr) = self
-                .config
-                .namenodes
-                .get(turn % self.config.namenodes.len().max(1))
-            else {
-                return;
-            };
-            let end = tokio::select! {
+            let found = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return,
-                attached = self.attach(addr) => match attached {
-                    Ok((reader, writer)) => {
-                        backoff = Backoff::new();
-                        self.serve(reader, writer).await
-                    }
-                    Err(end) => {
-                        turn += 1;
-                        end
-                    }
-                },
+                found = self.find(None) => found,
             };
-            if !self.ended_with(addr, end) {
+            let Some(attached) = found else { return };
+            if !self.stay(attached).await {
                 return;
             }
+            let pause = limits::BACKOFF_FIRST / 2;
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return,
-                () = backoff.wait(&self.io) => {}
+                () = self.io.sleep(pause) => {}
             }
+        }
+    }
+
+    /// Serves a connection, and those that take its place without a gap; false when the link is to end.
+    async fn stay(self: &Arc<Link>, mut attached: Attached) -> bool {
+        loop {
+            let addr = attached.addr.clone();
+            if let Err(end) = self.take_over(&attached) {
+                return self.ended_with(&addr, end);
+            }
+            let end = tokio::select! {
+                biased;
+                end = self.serve(attached.reader, attached.writer) => end,
+                next = self.look_out(&addr) => match next {
+                    Some(next) => {
+                        tracing::info!(namenode = addr, "it does not answer, {} does", next.addr);
+                        attached = next;
+                        continue;
+                    }
+                    None => End::Stopped,
+                },
+            };
+            return self.ended_with(&addr, end);
         }
     }
 
@@ -409,6 +424,14 @@ impl Link {
         let trouble = match end {
             End::Stopped => return false,
             End::Broken(why) => why,
+            End::Moved(leader) => {
+                drop(state);
+                if let Some(leader) = leader {
+                    self.learn(&leader);
+                }
+                state = self.state();
+                "it leads no more".to_owned()
+            }
             End::Refused(failure)
                 if failure.errno == errno::ESTALE && state.session != SessionId(0) =>
             {
@@ -438,94 +461,10 @@ impl Link {
         true
     }
 
-    /// Connects and says hello.
-    async fn attach(&self, addr: &str) -> Result<(BufReader<ReadHalf>, WriteHalf), End> {
-        let broken = |e: &dyn std::fmt::Display| End::Broken(e.to_string());
-        let stream = self
-            .io
-            .connect(addr, limits::CONNECT_DEADLINE)
-            .await
-            .map_err(|e| broken(&e))?;
-        let (reader, mut writer) = stream.into_split();
-        let mut reader = BufReader::with_capacity(64 << 10, reader);
-        let hello = self.hello();
-        let greeting = async {
-            write_message(&mut writer, &hello, &[]).await?;
-            writer.flush().await?;
-            read_message::<FromNameNode, _>(&mut reader).await
-        };
-        let greeting = self
-            .io
-            .timeout(limits::HELLO_DEADLINE, greeting)
-            .await
-            .map_err(|e| broken(&e))?;
-        match greeting.map_err(|e| broken(&e))? {
-            Some((
-                FromNameNode::Welcome {
-                    cluster,
-                    session,
-                    block_size,
-                    replication,
-                    ..
-                },
-                _,
-            )) => {
-                let mut state = self.state();
-                if let Some(known) = state.cluster
-                    && known != cluster
-                {
-                    let message = format!(
-                        "NameNode {addr} belongs to cluster {cluster}, this client to {known}"
-                    );
-                    return Err(End::Refused(Failure {
-                        errno: errno::EINVAL,
-                        message,
-                    }));
-                }
-                state.cluster = Some(cluster);
-                state.block_size = block_size;
-                state.replication = replication;
-                state.welcome(session);
-                let freed = state.take_freed();
-                self.window.add_permits(freed);
-                state.connected = Some(addr.to_owned());
-                state.trouble.remove(addr);
-                drop(state);
-                self.standing.set(Standing::Stood);
-                Ok((reader, writer))
-            }
-            Some((FromNameNode::Refused { failure }, _)) => Err(End::Refused(failure)),
-            Some(_) => Err(End::Broken(
-                "it did not answer Hello with Welcome; is it a NameNode of this version?"
-                    .to_owned(),
-            )),
-            None => Err(End::Broken("it closed the connection at Hello".to_owned())),
-        }
-    }
-
-    fn hello(&self) -> ToNameNode {
-        let state = self.state();
-        let peer = if self.observer {
-            Peer::Observer { stale: false }
-        } else {
-            let session = (state.session != SessionId(0)).then_some(state.session);
-            Peer::Client {
-                session,
-                nonce: state.nonce,
-                name: self.config.name.clone(),
-            }
-        };
-        ToNameNode::Hello {
-            cluster: state.cluster,
-            peer,
-        }
-    }
-
     /// Sends what waits until the connection ends.
     async fn serve(self: &Arc<Link>, reader: BufReader<ReadHalf>, mut writer: WriteHalf) -> End {
-        let heard = Arc::new(Mutex::new(self.io.mono_ns()));
         let (gone, mut ended) = oneshot::channel();
-        let listening = Arc::clone(self).listen(reader, Arc::clone(&heard));
+        let listening = Arc::clone(self).listen(reader);
         let _listener = Abort(tokio::spawn(async move {
             let _ = gone.send(listening.await);
         }));
@@ -537,8 +476,7 @@ impl Link {
             let mut batch = Vec::new();
             let asked = std::mem::take(&mut self.state().renew_now);
             if !self.observer && (asked || now_ns >= renew_ns) {
-                let silent_ns =
-                    now_ns.saturating_sub(*heard.lock().unwrap_or_else(PoisonError::into_inner));
+                let silent_ns = now_ns.saturating_sub(self.heard.load(Ordering::Relaxed));
                 if u128::from(silent_ns) > limits::SILENCE_LIMIT.as_nanos() {
                     return End::Broken(format!(
                         "it said nothing for {} s",
@@ -591,18 +529,14 @@ impl Link {
     }
 
     /// Takes messages until the connection ends.
-    async fn listen(
-        self: Arc<Link>,
-        mut reader: BufReader<ReadHalf>,
-        heard: Arc<Mutex<u64>>,
-    ) -> End {
+    async fn listen(self: Arc<Link>, mut reader: BufReader<ReadHalf>) -> End {
         loop {
             let message = match read_message::<FromNameNode, _>(&mut reader).await {
                 Ok(Some((message, _))) => message,
                 Ok(None) => return End::Broken("it closed the connection".to_owned()),
                 Err(e) => return End::Broken(e.to_string()),
             };
-            *heard.lock().unwrap_or_else(PoisonError::into_inner) = self.io.mono_ns();
+            self.heard.store(self.io.mono_ns(), Ordering::Relaxed);
             let (effect, freed) = {
                 let mut state = self.state();
                 (state.take(message), state.take_freed())
@@ -617,6 +551,7 @@ impl Link {
                     self.work.notify_one();
                 }
                 Effect::Refused(failure) => return End::Refused(failure),
+                Effect::Moved(leader) => return End::Moved(leader),
             }
         }
     }

@@ -58,12 +58,6 @@ impl Backoff {
         Duration::from_nanos(half_ns.saturating_add(jitter_ns))
     }
 
-    /// Sleeps for the next wait.
-    pub async fn wait(&mut self, io: &Io) {
-        let span = self.next(io);
-        io.sleep(span).await;
-    }
-
     /// Sleeps for the next wait, or answers false at once when the deadline would pass.
     pub async fn wait_within(&mut self, io: &Io, deadline: Deadline) -> bool {
         let span = self.next(io);

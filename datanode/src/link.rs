@@ -148,6 +148,9 @@ impl Link {
         *welcomed = true;
         self.context.welcomed.set(true);
         tracing::info!("NameNode at {}: welcomed", self.namenode);
+        if let Some(queue) = &self.queue {
+            queue.set_leads(ballot > 0);
+        }
         let (orders, received) = mpsc::channel(MAX_ORDERS);
         let mut reading = tokio::spawn(read_orders(reader, orders));
         let obeying = tokio::spawn(self.clone_for_orders().obey_all(received));
@@ -160,6 +163,9 @@ impl Link {
             spoken = self.speak(&mut writer) => spoken,
         };
         reading.abort();
+        if let Some(queue) = &self.queue {
+            queue.set_leads(false);
+        }
         // Orders that were received are obeyed: their sender counts on it.
         drop(obeying);
         ended
@@ -167,6 +173,7 @@ impl Link {
 
     fn clone_for_orders(&self) -> Orders {
         Orders {
+            queue: self.queue.clone(),
             context: self.context.clone(),
             copier: self.copier.clone(),
             namenode: self.namenode.clone(),
@@ -320,30 +327,50 @@ impl Link {
 /// Reads what the NameNode says, until the connection ends.
 async fn read_orders(
     mut reader: BufReader<ReadHalf>,
-    orders: mpsc::Sender<(u64, Order)>,
+    orders: mpsc::Sender<(u64, Word)>,
 ) -> Result<(), FrameError> {
     while let Some((message, _)) = read_message::<FromNameNode, _>(&mut reader).await? {
-        if let FromNameNode::Order { ballot, order } = message
-            && orders.send((ballot, order)).await.is_err()
-        {
+        let word = match message {
+            FromNameNode::Order { ballot, order } => (ballot, Word::Order(order)),
+            FromNameNode::Leads { ballot } => (ballot, Word::Leads),
+            _ => continue,
+        };
+        if orders.send(word).await.is_err() {
             break;
         }
     }
     Ok(())
 }
 
+/// What a NameNode says to a DataNode.
+enum Word {
+    Order(Order),
+    /// It leads now, and wants a full report.
+    Leads,
+}
+
 /// Obeys what one NameNode orders.
 struct Orders {
+    queue: Option<Arc<Queue>>,
     context: Arc<Context>,
     copier: Arc<Copier>,
     namenode: String,
 }
 
 impl Orders {
-    async fn obey_all(self, mut received: mpsc::Receiver<(u64, Order)>) {
-        while let Some((ballot, order)) = received.recv().await {
+    async fn obey_all(self, mut received: mpsc::Receiver<(u64, Word)>) {
+        while let Some((ballot, word)) = received.recv().await {
             match self.context.store.obeys(ballot).await {
-                Ok(true) => self.obey(order).await,
+                Ok(true) => match word {
+                    Word::Order(order) => self.obey(order).await,
+                    Word::Leads => {
+                        tracing::info!("NameNode at {}: leads, ballot {ballot}", self.namenode);
+                        if let Some(queue) = &self.queue {
+                            queue.set_leads(true);
+                            queue.want_full();
+                        }
+                    }
+                },
                 Ok(false) => {
                     count(&self.context.metrics.orders_stale);
                     tracing::warn!(

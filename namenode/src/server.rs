@@ -169,6 +169,7 @@ type Ended = Option<Result<(), Arc<ServerError>>>;
 pub struct Server {
     addr: String,
     cluster: ClusterId,
+    nonce: u64,
     metrics: Arc<Metrics>,
     stop: watch::Sender<Stop>,
     ended: watch::Receiver<Ended>,
@@ -178,6 +179,7 @@ pub struct Server {
 struct Started {
     addr: String,
     cluster: ClusterId,
+    nonce: u64,
     metrics: Arc<Metrics>,
 }
 
@@ -254,10 +256,12 @@ impl Server {
             Ok(Ok(Started {
                 addr,
                 cluster,
+                nonce,
                 metrics,
             })) => Ok(Server {
                 addr,
                 cluster,
+                nonce,
                 metrics,
                 stop,
                 ended,
@@ -277,6 +281,11 @@ impl Server {
     /// Its cluster.
     pub fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// The number that its data folder is known by among NameNodes.
+    pub fn nonce(&self) -> u64 {
+        self.nonce
     }
 
     /// What it counts.
@@ -368,6 +377,7 @@ async fn serve(
         let started = Started {
             addr: addr.clone(),
             cluster: shared.about().cluster,
+            nonce: shared.peers.me().nonce,
             metrics: metrics.clone(),
         };
         let accepting = tokio::spawn(reader::accept(shared.clone(), listener.clone()));

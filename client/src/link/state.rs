@@ -74,6 +74,8 @@ pub enum Effect {
     CheckSession,
     /// The connection is refused.
     Refused(Failure),
+    /// This NameNode leads no more; another may, there.
+    Moved(Option<String>),
 }
 
 /// See the module.
@@ -87,6 +89,8 @@ pub struct State {
     /// What went wrong last, by NameNode.
     pub trouble: BTreeMap<String, String>,
     pub connected: Option<String>,
+    /// NameNodes that are not in the configuration, as others named them.
+    pub learned: VecDeque<String>,
     /// Renew the session before its time.
     pub renew_now: bool,
     next_seq: u64,
@@ -117,6 +121,7 @@ impl State {
             replication: 0,
             trouble: BTreeMap::new(),
             connected: None,
+            learned: VecDeque::new(),
             renew_now: false,
             next_seq: 1,
             acked: 0,
@@ -185,6 +190,12 @@ impl State {
             }
             _ => false,
         }
+    }
+
+    /// Something was asked of the NameNode that it has not answered.
+    pub fn waits(&self) -> bool {
+        let begun = |asked: &Asked| matches!(asked.waiting, Waiting::Watch { began: true, .. });
+        !self.sent.is_empty() || self.asked.values().any(|asked| !begun(asked))
     }
 
     /// Places in the window that became free since the last call.
@@ -319,10 +330,10 @@ impl State {
             }
             rows @ FromNameNode::Rows { .. } => self.rows(rows),
             FromNameNode::Refused { failure } => return Effect::Refused(failure),
+            FromNameNode::NotLeader { leader } => return Effect::Moved(leader),
             FromNameNode::Renewed
             | FromNameNode::Welcome { .. }
             | FromNameNode::Order { .. }
-            | FromNameNode::NotLeader { .. }
             | FromNameNode::Leads { .. }
             | FromNameNode::State { .. } => {}
         }

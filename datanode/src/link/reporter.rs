@@ -34,8 +34,17 @@ struct Waiting {
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Notify,
-    /// Everything up to this number has been sent.
-    sent: watch::Sender<u64>,
+    /// What has been sent.
+    sent: watch::Sender<Sent>,
+}
+
+/// What one NameNode has been told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sent {
+    /// Everything up to this number.
+    number: u64,
+    /// It leads, as far as it has said.
+    leads: bool,
 }
 
 /// Changes taken out to be sent.
@@ -53,7 +62,7 @@ impl Queue {
         Queue {
             waiting: Mutex::new(Waiting::default()),
             wake: Notify::new(),
-            sent: watch::Sender::new(0),
+            sent: watch::Sender::new(Sent::default()),
         }
     }
 
@@ -99,10 +108,28 @@ impl Queue {
     /// A batch has been sent, as changes or as part of a full report.
     pub fn sent(&self, number: u64) {
         self.sent.change(|now| {
-            let more = number > *now;
-            *now = number.max(*now);
+            let more = number > now.number;
+            now.number = number.max(now.number);
             more
         });
+    }
+
+    /// The NameNode leads, or does not, or is not connected any more.
+    pub fn set_leads(&self, leads: bool) {
+        self.sent.change(|now| {
+            let other = now.leads != leads;
+            now.leads = leads;
+            other
+        });
+    }
+
+    /// A full report is due, at once.
+    pub fn want_full(&self) {
+        let mut w = self.lock();
+        w.overflow = true;
+        w.changes.clear();
+        w.urgent = true;
+        self.wake.notify_one();
     }
 }
 
@@ -151,13 +178,16 @@ impl Reporter {
         self.put(block, Change::Gone, true);
     }
 
-    /// Waits until every NameNode was told, but no longer than a second.
+    /// Waits until the NameNode that leads was told, but no longer than a second. The others, of which one may be gone or
+    /// slow, hear it when they can; if one of them comes to lead, it asks for a full report.
     pub async fn wait(&self, io: &Io, ticket: Ticket) {
         let told = async {
             for (queue, number) in self.queues.iter().zip(ticket.0) {
                 let mut sent = queue.sent.subscribe();
                 // The sender lives as long as the queue.
-                let _ = sent.wait_for(|now| *now >= number).await;
+                let _ = sent
+                    .wait_for(|now| !now.leads || now.number >= number)
+                    .await;
             }
         };
         let _ = io.timeout(Duration::from_secs(1), told).await;

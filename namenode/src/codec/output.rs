@@ -3,7 +3,7 @@
 use super::{ConnId, Misfit, errno, event};
 use boomfs_wire::{
     Answer, Attr, BlockId, ClusterId, Entry, Failure, FromNameNode, Generation, Ino, Kind,
-    LocatedBlock, NodeAddr, NodeId, NodeStatus, Order, SessionId, StatFs, Status,
+    LocatedBlock, NameNodeStatus, NodeAddr, NodeId, NodeStatus, Order, SessionId, StatFs, Status,
 };
 use overlog::ir::{Program, RelId};
 use overlog::{Row, Value};
@@ -258,19 +258,25 @@ pub fn answer(payload: &Value) -> Result<Answer, BadRow> {
                 block_size: uint(block_size)?,
             })
         }
-        (b"status", [nodes, under, missing, sessions, starting]) => Answer::Status(Status {
-            nodes: each(nodes, node_status)?,
-            space: StatFs::default(),
-            under_replicated: uint(under)?,
-            missing: uint(missing)?,
-            sessions: uint(sessions)?,
-            starting: starting
-                .as_bool()
-                .ok_or_else(|| bad("whether the cluster is starting", starting))?,
-            applied_slot: 0,
-            namenodes: Vec::new(),
-            ballot: None,
-        }),
+        (b"status", [nodes, under, missing, sessions, starting, namenodes, ballot]) => {
+            Answer::Status(Status {
+                nodes: each(nodes, node_status)?,
+                space: StatFs::default(),
+                under_replicated: uint(under)?,
+                missing: uint(missing)?,
+                sessions: uint(sessions)?,
+                starting: starting
+                    .as_bool()
+                    .ok_or_else(|| bad("whether the cluster is starting", starting))?,
+                applied_slot: 0,
+                namenodes: each(namenodes, namenode_status)?,
+                ballot: each(ballot, |b| match list(b)? {
+                    [round, node] => Ok((uint(round)?, NodeId(uint(node)?))),
+                    other => Err(bad("a ballot", other)),
+                })?
+                .pop(),
+            })
+        }
         _ => return Err(bad("a payload", payload)),
     })
 }
@@ -357,6 +363,20 @@ fn entry(value: &Value) -> Result<Entry, BadRow> {
         cookie: uint(cookie)?,
         name: bytes(name)?.to_vec(),
         attr: attributes(attr)?,
+    })
+}
+
+fn namenode_status(value: &Value) -> Result<NameNodeStatus, BadRow> {
+    let [node, addr, votes, slot, live] = list(value)? else {
+        return Err(bad("a NameNode's state", value));
+    };
+    let flag = |v: &Value| v.as_bool().ok_or_else(|| bad("a flag of a NameNode", v));
+    Ok(NameNodeStatus {
+        node: NodeId(uint(node)?),
+        addr: text(addr)?,
+        votes: flag(votes)?,
+        slot: uint(slot)?,
+        live: flag(live)?,
     })
 }
 

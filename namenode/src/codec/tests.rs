@@ -460,6 +460,14 @@ fn payloads_become_answers() {
         missing: 2,
         sessions: 3,
         starting: false,
+        namenodes: vec![NameNodeStatus {
+            node: NodeId(2),
+            addr: "nn:1".to_owned(),
+            votes: true,
+            slot: 7,
+            live: false,
+        }],
+        ballot: Some((5, NodeId(1))),
         ..Status::default()
     };
     let tagged = |tag: &str, items: &[Value]| Value::list([&[tag.into()], items].concat());
@@ -508,7 +516,21 @@ fn payloads_become_answers() {
         (
             tagged(
                 "status",
-                &[nodes, 1.into(), 2.into(), 3.into(), false.into()],
+                &[
+                    nodes,
+                    1.into(),
+                    2.into(),
+                    3.into(),
+                    false.into(),
+                    Value::list([Value::list([
+                        2.into(),
+                        "nn:1".into(),
+                        true.into(),
+                        7.into(),
+                        false.into(),
+                    ])]),
+                    Value::list([ints(&[5, 1])]),
+                ],
             ),
             Answer::Status(status),
         ),

@@ -495,7 +495,16 @@ fn status_tells_of_nodes_and_replicas() {
     let status = |c: &mut Real| asked(c, "status", 0, vec![]).unwrap();
     assert_eq!(
         status(&mut c),
-        [s("status"), none(), i(0), i(0), i(1), b(true)],
+        [
+            s("status"),
+            none(),
+            i(0),
+            i(0),
+            i(1),
+            b(true),
+            none(),
+            list([list([i(1), i(2)])])
+        ],
         "starting"
     );
     let one = c.datanode("d1", 1);
@@ -514,7 +523,7 @@ fn status_tells_of_nodes_and_replicas() {
     };
     let nodes = list([node(one, "d1:1", true, 0), node(two, "d2:1", true, 0)]);
     assert_eq!(
-        status(&mut c)[1..],
+        status(&mut c)[1..6],
         [nodes, i(1), i(1), i(1), b(false)],
         "a block that nobody has"
     );
@@ -525,14 +534,14 @@ fn status_tells_of_nodes_and_replicas() {
     c.pass(6);
     let nodes = list([node(one, "d1:1", true, 1), node(two, "d2:1", false, 0)]);
     assert_eq!(
-        status(&mut c)[1..],
+        status(&mut c)[1..6],
         [nodes, i(1), i(0), i(1), b(false)],
         "one dead, two short"
     );
     c.restart();
     let nodes = list([node(one, "", false, 0), node(two, "", false, 0)]);
     assert_eq!(
-        status(&mut c)[1..],
+        status(&mut c)[1..6],
         [nodes, i(1), i(1), i(1), b(true)],
         "known, and not heard of"
     );
