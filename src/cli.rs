@@ -40,6 +40,8 @@ pub enum Command {
     Query(crate::query::Args),
     /// Show nodes, capacity and health
     Status(crate::status::Args),
+    /// Harm a cluster of its own while clients work, and prove that nothing is lost
+    Drill(crate::drill::Args),
     /// Check rule files
     Check(crate::check::Args),
 }

@@ -10,6 +10,7 @@ mod check;
 mod cli;
 mod cluster;
 mod datanode;
+mod drill;
 mod failure;
 mod fs;
 mod members;
@@ -57,6 +58,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Fs(args) => fs::run(args).await,
             Command::Query(args) => query::run(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Drill(args) => drill::run(args).await,
             Command::Check(_) | Command::Umount(_) => Ok(()),
         }
     });

@@ -9,13 +9,10 @@
 mod cluster;
 mod fuse;
 mod lab;
-mod process;
 mod tree;
-mod wait;
 
+pub use boomfs_drill::{Process, eventually, within};
 pub use cluster::{Parts, Up};
 pub use fuse::{Fuse, fuse};
 pub use lab::{Lab, Ran};
-pub use process::Process;
 pub use tree::{Tree, differences};
-pub use wait::{eventually, within};

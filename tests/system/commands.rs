@@ -12,8 +12,8 @@ fn bad_command_lines_have_exit_code_2() -> Result<()> {
         (&["fly"][..], "unrecognized subcommand"),
         (&["up"], "--mount"),
         (
-            &["up", "--mount", "mnt", "--namenodes", "3"],
-            "only one NameNode works so far",
+            &["up", "--mount", "mnt", "--namenodes", "8"],
+            "8 is not in 1..=7",
         ),
         (
             &["up", "--mount", "mnt", "--datanodes", "0"],

@@ -1,0 +1,223 @@
+//! A cluster of processes: NameNodes and DataNodes that can be killed, stopped and started again where they were.
+
+use crate::{Process, eventually};
+use anyhow::{Context, Result, bail};
+use boomfs_client::{Client, Config, Identity};
+use boomfs_io::Io;
+use rustix::process::Signal;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+/// How long a part may take to start or stop.
+const PART: Duration = Duration::from_secs(60);
+/// How long a NameNode may take to say who it is; one that is stopped does not.
+const IDENTIFY: Duration = Duration::from_millis(500);
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The `boomfs` binary.
+    pub binary: PathBuf,
+    /// Where the parts have their data folders.
+    pub folder: PathBuf,
+    /// NameNodes.
+    pub namenodes: usize,
+    /// DataNodes.
+    pub datanodes: usize,
+}
+
+/// A part of a cluster.
+struct Part {
+    /// `namenode-1`, `datanode-2`, ..
+    name: String,
+    args: Vec<String>,
+    addr: String,
+    process: Option<Process>,
+}
+
+/// See the module.
+pub struct Cluster {
+    plan: Plan,
+    namenodes: Vec<Part>,
+    datanodes: Vec<Part>,
+}
+
+impl Cluster {
+    /// Starts one: the first NameNode founds it, the others join and are admitted.
+    ///
+    /// # Errors
+    /// A part does not start, or is not admitted.
+    pub fn start(plan: &Plan) -> Result<Cluster> {
+        let mut cluster = Cluster {
+            plan: plan.clone(),
+            namenodes: Vec::new(),
+            datanodes: Vec::new(),
+        };
+        for number in 1..=plan.namenodes {
+            let join = cluster.addrs();
+            let mut args = Vec::new();
+            if !join.is_empty() {
+                args.extend(["--join".to_owned(), join.join(",")]);
+            }
+            let part = cluster.part("namenode", number, args)?;
+            let addr = part.addr.clone();
+            cluster.namenodes.push(part);
+            if number > 1 {
+                cluster.boomfs(&["namenode", "add", &addr, "--namenodes", &join.join(",")])?;
+            }
+        }
+        for number in 1..=plan.datanodes {
+            let args = vec!["--namenodes".to_owned(), cluster.addrs().join(",")];
+            let part = cluster.part("datanode", number, args)?;
+            cluster.datanodes.push(part);
+        }
+        Ok(cluster)
+    }
+
+    /// Starts a part for the first time, on a free port that it keeps from then on.
+    fn part(&self, kind: &str, number: usize, more: Vec<String>) -> Result<Part> {
+        let name = format!("{kind}-{number}");
+        let data = self.plan.folder.join(&name).display().to_string();
+        let mut args = vec![kind.to_owned(), "--data".to_owned(), data];
+        args.extend(more);
+        let mut first = args.clone();
+        first.extend(["--listen".to_owned(), "127.0.0.1:0".to_owned()]);
+        let mut process = self.launch(&name, &first)?;
+        let ready = process.ready(PART)?;
+        let addr = ready.rsplit(' ').find(|word| word.contains(':'));
+        let addr = addr.with_context(|| format!("no address in: {ready}"))?;
+        args.extend(["--listen".to_owned(), addr.to_owned()]);
+        Ok(Part {
+            name,
+            args,
+            addr: addr.to_owned(),
+            process: Some(process),
+        })
+    }
+
+    fn launch(&self, name: &str, args: &[String]) -> Result<Process> {
+        Process::start(name, Command::new(&self.plan.binary).args(args))
+    }
+
+    /// Runs a command of the binary to its end, and gives what it printed.
+    ///
+    /// # Errors
+    /// It fails; what it said is in the message.
+    pub fn boomfs(&self, args: &[&str]) -> Result<String> {
+        let what = args.join(" ");
+        let mut process = Process::start(&what, Command::new(&self.plan.binary).args(args))?;
+        let status = process.wait(PART * 2)?;
+        if !status.success() {
+            bail!("boomfs {what}: {status}: {}", process.stderr().join(" "));
+        }
+        Ok(process.stdout().join("\n"))
+    }
+
+    /// Where the NameNodes listen.
+    pub fn addrs(&self) -> Vec<String> {
+        self.namenodes.iter().map(|n| n.addr.clone()).collect()
+    }
+
+    /// How many NameNodes there are.
+    pub fn namenodes(&self) -> usize {
+        self.namenodes.len()
+    }
+
+    /// How many DataNodes there are.
+    pub fn datanodes(&self) -> usize {
+        self.datanodes.len()
+    }
+
+    /// Kills a NameNode, counted from 0.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill_namenode(&mut self, at: usize) -> Result<()> {
+        kill(&mut self.namenodes, at)
+    }
+
+    /// Kills a DataNode, counted from 0.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill_datanode(&mut self, at: usize) -> Result<()> {
+        kill(&mut self.datanodes, at)
+    }
+
+    /// Stops a NameNode where it stands (SIGSTOP), or lets it go on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pause_namenode(&self, at: usize, pause: bool) -> Result<()> {
+        let part = self.namenodes.get(at).context("no such NameNode")?;
+        let process = part.process.as_ref().context("it does not run")?;
+        process.signal(if pause { Signal::STOP } else { Signal::CONT })
+    }
+
+    /// Starts a NameNode that was killed, where it was.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_namenode(&mut self, at: usize) -> Result<()> {
+        let process = self.relaunch(&self.namenodes, at)?;
+        if let Some(part) = self.namenodes.get_mut(at) {
+            part.process = Some(process);
+        }
+        Ok(())
+    }
+
+    /// Starts a DataNode that was killed, where it was.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_datanode(&mut self, at: usize) -> Result<()> {
+        let process = self.relaunch(&self.datanodes, at)?;
+        if let Some(part) = self.datanodes.get_mut(at) {
+            part.process = Some(process);
+        }
+        Ok(())
+    }
+
+    fn relaunch(&self, parts: &[Part], at: usize) -> Result<Process> {
+        let part = parts.get(at).context("no such part")?;
+        // Its port is free at once; what else it held may take a moment.
+        eventually(PART, &format!("the start of {}", part.name), || {
+            let mut process = self.launch(&part.name, &part.args)?;
+            process.ready(PART)?;
+            Ok(process)
+        })
+    }
+
+    /// What a NameNode says of itself; `None` if it does not answer.
+    pub async fn identity(&self, at: usize) -> Option<Identity> {
+        let addr = self.namenodes.get(at)?.addr.clone();
+        let config = Config {
+            deadline: IDENTIFY,
+            stale: true,
+            ..Config::new(vec![addr], "drill")
+        };
+        let client = Client::observer(Io::real(), config).await.ok()?;
+        let identity = client.identify().await.ok();
+        // It is gone with the client anyway.
+        let _ = client.close().await;
+        identity
+    }
+
+    /// Which NameNode leads, counted from 0.
+    pub async fn leader(&self) -> Option<usize> {
+        for at in 0..self.namenodes.len() {
+            let runs = self.namenodes.get(at)?.process.is_some();
+            if runs && self.identity(at).await.is_some_and(|i| i.leads) {
+                return Some(at);
+            }
+        }
+        None
+    }
+}
+
+fn kill(parts: &mut [Part], at: usize) -> Result<()> {
+    let part = parts.get_mut(at).context("no such part")?;
+    let mut process = part.process.take().context("it does not run")?;
+    process.kill()
+}

@@ -1,0 +1,83 @@
+//! What goes wrong in a drill.
+
+use serde::{Deserialize, Serialize};
+
+/// One kind of fault, again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// See [`Scenario::about`].
+    KillLeader,
+    /// See [`Scenario::about`].
+    PauseLeader,
+    /// See [`Scenario::about`].
+    KillFollower,
+    /// See [`Scenario::about`].
+    KillAll,
+    /// See [`Scenario::about`].
+    KillDatanode,
+    /// See [`Scenario::about`].
+    Random,
+    /// See [`Scenario::about`].
+    Calm,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: &[Scenario] = &[
+        Scenario::KillLeader,
+        Scenario::PauseLeader,
+        Scenario::KillFollower,
+        Scenario::KillAll,
+        Scenario::KillDatanode,
+        Scenario::Random,
+        Scenario::Calm,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::KillLeader => "kill-leader",
+            Scenario::PauseLeader => "pause-leader",
+            Scenario::KillFollower => "kill-follower",
+            Scenario::KillAll => "kill-all",
+            Scenario::KillDatanode => "kill-datanode",
+            Scenario::Random => "random",
+            Scenario::Calm => "calm",
+        }
+    }
+
+    /// What it does, for people.
+    pub fn about(self) -> &'static str {
+        match self {
+            Scenario::KillLeader => {
+                "kill -9 of the NameNode that leads; it is started again when another one has taken over"
+            }
+            Scenario::PauseLeader => {
+                "SIGSTOP of the NameNode that leads for two seconds, then SIGCONT"
+            }
+            Scenario::KillFollower => {
+                "kill -9 of a NameNode that does not lead; it is started again after a second"
+            }
+            Scenario::KillAll => "kill -9 of all NameNodes at once; all are started again",
+            Scenario::KillDatanode => {
+                "kill -9 of a DataNode; it is started again after two seconds"
+            }
+            Scenario::Random => "one of the others each time, by chance",
+            Scenario::Calm => "nothing goes wrong: what to compare with",
+        }
+    }
+
+    /// The scenario of a name.
+    pub fn of(name: &str) -> Option<Scenario> {
+        Scenario::ALL.iter().copied().find(|s| s.name() == name)
+    }
+
+    /// The leader is out of action by it: a failover is measured.
+    pub fn hits_leader(self) -> bool {
+        matches!(
+            self,
+            Scenario::KillLeader | Scenario::PauseLeader | Scenario::KillAll
+        )
+    }
+}

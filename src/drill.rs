@@ -1,0 +1,123 @@
+//! `boomfs drill`: starts a cluster, harms it while clients work, and proves that nothing was lost.
+
+use crate::{cli, output};
+use anyhow::{Context, bail};
+use boomfs_drill::cluster::Plan;
+use boomfs_drill::drill::{self, Settings};
+use boomfs_drill::scenario::Scenario;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Arguments of `boomfs drill`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// What goes wrong: see --list
+    #[arg(value_name = "SCENARIO", default_value = "kill-leader", value_parser = scenario)]
+    scenario: Scenario,
+    /// List the scenarios
+    #[arg(long)]
+    list: bool,
+    /// How often it goes wrong
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    rounds: u32,
+    /// NameNodes
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    namenodes: u16,
+    /// DataNodes; without any, only metadata is worked with
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=16))]
+    datanodes: u16,
+    /// Clients that work at the same time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=256))]
+    clients: u64,
+    /// Pause between two operations of a client
+    #[arg(long, value_name = "SECONDS", default_value = "0.005", value_parser = cli::seconds)]
+    pause: Duration,
+    /// The longest time between two faults
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = cli::seconds)]
+    interval: Duration,
+    /// Where the cluster has its data folders: an empty or missing folder [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Write the report as a web page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the report as JSON; `-` prints it instead of the text
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn scenario(name: &str) -> Result<Scenario, String> {
+    Scenario::of(name).ok_or_else(|| {
+        let all: Vec<&str> = Scenario::ALL.iter().map(|s| s.name()).collect();
+        format!("the scenarios are {}", all.join(", "))
+    })
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The cluster does not start or recover; something was lost.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    if args.list {
+        let widest = Scenario::ALL.iter().map(|s| s.name().len()).max();
+        let widest = widest.unwrap_or(0);
+        return Scenario::ALL
+            .iter()
+            .try_for_each(|s| output::line(&format!("{:widest$}  {}", s.name(), s.about())));
+    }
+    let (folder, temporary) = match &args.data {
+        Some(folder) => (folder.clone(), false),
+        None => {
+            let name = format!("boomfs-drill-{}", std::process::id());
+            (std::env::temp_dir().join(name), true)
+        }
+    };
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    let outcome = drill(&args, folder.clone()).await;
+    if temporary && outcome.is_ok() {
+        std::fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
+    } else {
+        eprintln!(
+            "boomfs: the data folders of the drill are in {}",
+            folder.display()
+        );
+    }
+    outcome
+}
+
+async fn drill(args: &Args, folder: PathBuf) -> anyhow::Result<()> {
+    let settings = Settings {
+        plan: Plan {
+            binary: std::env::current_exe().context("cannot find this program")?,
+            folder,
+            namenodes: usize::from(args.namenodes),
+            datanodes: usize::from(args.datanodes),
+        },
+        scenario: args.scenario,
+        rounds: args.rounds,
+        clients: args.clients,
+        pause: args.pause,
+        interval: args.interval,
+    };
+    let report = drill::run(&settings, |line| eprintln!("{line}")).await?;
+    if let Some(path) = &args.html {
+        std::fs::write(path, report.html())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let json = serde_json::to_string_pretty(&report)?;
+    match &args.json {
+        Some(path) if path.as_os_str() == "-" => output::line(&json)?,
+        Some(path) => {
+            std::fs::write(path, json + "\n")
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            output::line(&report.text())?;
+        }
+        None => output::line(&report.text())?,
+    }
+    if !report.is_clean() {
+        bail!("the drill was not clean");
+    }
+    Ok(())
+}
