@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result, bail};
 use boomfs_benches::measure::{machine, median, resident};
+use boomfs_drill::cluster::{Cluster, Plan};
 use boomfs_io::{Io, ReadHalf, WriteHalf};
 use boomfs_wire::{
     Answer, At, Caller, FromNameNode, Ino, Kind, Op, Peer, ReadOp, ToNameNode, encode_message,
@@ -350,28 +351,73 @@ fn mkdir(base: Ino, name: String) -> Op {
     }
 }
 
+/// Where `cargo build --release` puts the binary, beside this bench.
+fn binary() -> Result<std::path::PathBuf> {
+    let bench = std::env::current_exe()?;
+    let folder = bench.parent().and_then(std::path::Path::parent);
+    let binary = folder.context("no target folder")?.join("boomfs");
+    if !binary.exists() {
+        bail!(
+            "{} is missing: run cargo build --release first",
+            binary.display()
+        );
+    }
+    Ok(binary)
+}
+
+async fn measure(addr: &str) -> Result<()> {
+    let mut load = Load::connect(addr).await?;
+    let mut report = Report {
+        rates: HashMap::new(),
+    };
+    for r in 0..ROUNDS {
+        for in_flight in [1, 64] {
+            round(&mut load, &mut report, in_flight, r).await?;
+        }
+    }
+    report.print();
+    Ok(())
+}
+
+/// Several NameNodes, in processes of their own.
+fn several(namenodes: usize, folder: &std::path::Path) -> Result<()> {
+    let plan = Plan {
+        binary: binary()?,
+        folder: folder.to_owned(),
+        namenodes,
+        datanodes: 0,
+    };
+    let cluster = Cluster::start(&plan)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let leader = cluster.leader().await.context("no NameNode leads")?;
+        let addrs = cluster.addrs();
+        measure(addrs.get(leader).context("no such NameNode")?).await
+    })
+}
+
 fn main() -> Result<()> {
+    let namenodes: usize = match std::env::var("BOOMFS_BENCH_NAMENODES") {
+        Ok(number) => number.parse().context("BOOMFS_BENCH_NAMENODES")?,
+        Err(_) => 1,
+    };
     println!(
-        "NameNode over its socket, synced, load generator included: {}",
+        "{namenodes} NameNodes over the socket, synced, load generator included: {}",
         machine()
     );
     let folder = tempfile::tempdir()?;
+    if namenodes > 1 {
+        return several(namenodes, folder.path());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let config = boomfs_namenode::Config::new(folder.path().join("namenode"), "127.0.0.1:0");
         let server = boomfs_namenode::Server::start(Io::real(), config).await?;
-        let mut load = Load::connect(server.addr()).await?;
-        let mut report = Report {
-            rates: HashMap::new(),
-        };
-        for r in 0..ROUNDS {
-            for in_flight in [1, 64] {
-                round(&mut load, &mut report, in_flight, r).await?;
-            }
-        }
-        report.print();
+        measure(server.addr()).await?;
         println!("resident: {} MiB", resident("self") >> 20);
         server.shutdown().await?;
         Ok(())

@@ -15,9 +15,9 @@ pub const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 /// A NameNode that says nothing for this long, although it was asked to renew, is given up.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(8);
 /// A NameNode that says nothing for this long while something is unanswered may have been cut off: the others are asked.
-pub const PATIENCE: Duration = Duration::from_millis(500);
+pub const PATIENCE: Duration = Duration::from_millis(250);
 /// How often to look whether that is so.
-pub const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// So long the NameNodes are asked who leads again and again at short intervals.
 pub const HURRY: Duration = Duration::from_secs(3);
 /// The longest of these intervals.

@@ -6,6 +6,7 @@
 mod commands;
 mod crashes;
 mod docs;
+mod failover;
 mod files;
 mod mounts;
 mod parts;

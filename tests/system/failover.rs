@@ -1,0 +1,166 @@
+//! Several NameNodes as processes: what a mount notices when they are killed and stopped.
+
+use crate::lab;
+use anyhow::{Context, Result, ensure};
+use boomfs_drill::cluster::{Cluster, Plan};
+use boomfs_drill::drill::{Settings, run};
+use boomfs_drill::scenario::Scenario;
+use boomfs_tests::{Fuse, Lab, Process, Tree, differences, fuse};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn plan(lab: &Lab, namenodes: usize, datanodes: usize) -> Plan {
+    Plan {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_boomfs")),
+        folder: lab.path("cluster"),
+        namenodes,
+        datanodes,
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
+}
+
+/// Faults one after the other, clients that work through them, and a history that a single machine could have had.
+fn drill(scenario: Scenario, namenodes: usize, rounds: u32) -> Result<()> {
+    let lab = lab()?;
+    std::fs::create_dir(lab.path("cluster"))?;
+    let settings = Settings {
+        plan: plan(&lab, namenodes, 3),
+        scenario,
+        rounds,
+        clients: 3,
+        pause: Duration::from_millis(10),
+        interval: Duration::from_millis(500),
+    };
+    let report = runtime()?.block_on(run(&settings, |line| println!("{line}")))?;
+    println!("{}", report.text());
+    ensure!(report.is_clean(), "{}", report.text());
+    Ok(())
+}
+
+#[test]
+fn leaders_that_are_killed_one_after_the_other_lose_nothing() -> Result<()> {
+    drill(Scenario::KillLeader, 3, 4)
+}
+
+#[test]
+fn a_leader_that_is_stopped_for_a_while_is_replaced_and_comes_back() -> Result<()> {
+    drill(Scenario::PauseLeader, 3, 2)
+}
+
+#[test]
+fn all_namenodes_killed_at_once_lose_nothing() -> Result<()> {
+    drill(Scenario::KillAll, 3, 2)
+}
+
+#[test]
+fn five_namenodes_take_any_fault() -> Result<()> {
+    drill(Scenario::Random, 5, 3)
+}
+
+/// A mount in a process of its own.
+fn mount(lab: &Lab, cluster: &Cluster) -> Result<(Process, PathBuf)> {
+    let place = lab.mountpoint("mnt")?;
+    let shown = place.display().to_string();
+    let mut process = lab.start(&["mount", &shown, "--namenodes", &cluster.addrs().join(",")])?;
+    process.ready(Duration::from_secs(60))?;
+    Ok((process, place))
+}
+
+#[test]
+fn a_tree_is_copied_while_leaders_are_killed() -> Result<()> {
+    if fuse()? == Fuse::Skip {
+        return Ok(());
+    }
+    let lab = lab()?;
+    std::fs::create_dir(lab.path("cluster"))?;
+    let mut cluster = Cluster::start(&plan(&lab, 3, 3))?;
+    let (mut process, place) = mount(&lab, &cluster)?;
+    let source = lab.path("source");
+    Tree::generate(&source, 200, 9)?;
+    let copied = AtomicBool::new(false);
+    let runtime = runtime()?;
+    let kills = std::thread::scope(|scope| {
+        let harm = scope.spawn(|| {
+            let mut kills = 0;
+            while kills < 2 || (!copied.load(Ordering::Relaxed) && kills < 20) {
+                let leader = runtime.block_on(cluster.leader()).context("no leader")?;
+                cluster.kill_namenode(leader)?;
+                std::thread::sleep(Duration::from_secs(2));
+                cluster.start_namenode(leader)?;
+                std::thread::sleep(Duration::from_secs(1));
+                kills += 1;
+            }
+            Ok::<_, anyhow::Error>(kills)
+        });
+        let script = format!("cp -a {}/. copy", source.display());
+        std::fs::create_dir(place.join("copy"))?;
+        let done = lab.sh(&place, &script);
+        copied.store(true, Ordering::Relaxed);
+        let kills = harm
+            .join()
+            .map_err(|_| anyhow::anyhow!("the killer panicked"))??;
+        done?;
+        Ok::<_, anyhow::Error>(kills)
+    })?;
+    ensure!(kills >= 2);
+    let found = differences(&source, &place.join("copy"))?;
+    ensure!(found.is_empty(), "{found:?}");
+    process.stop(Duration::from_secs(60))
+}
+
+#[test]
+fn a_namenode_is_replaced_and_leadership_handed_over() -> Result<()> {
+    let lab = lab()?;
+    std::fs::create_dir(lab.path("cluster"))?;
+    let mut cluster = Cluster::start(&plan(&lab, 3, 0))?;
+    let runtime = runtime()?;
+    let all = cluster.addrs().join(",");
+    let leader = runtime.block_on(cluster.leader()).context("no leader")?;
+    let node = |at: usize| -> Result<String> {
+        let identity = runtime
+            .block_on(cluster.identity(at))
+            .context("no answer")?;
+        Ok(identity.node.to_string())
+    };
+    let (next, lost) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (next, gone) = (node(next)?, node(lost)?);
+    let said = cluster.boomfs(&["namenode", "transfer", &next, "--namenodes", &all])?;
+    ensure!(said == format!("NameNode {next} leads"), "{said}");
+    // One loses its folder for good; another one takes its place.
+    cluster.kill_namenode(lost)?;
+    let data = lab.path("new").display().to_string();
+    let mut new = lab.start(&[
+        "namenode",
+        "--data",
+        &data,
+        "--listen",
+        "127.0.0.1:0",
+        "--join",
+        &all,
+    ])?;
+    let ready = new.ready(Duration::from_secs(60))?;
+    let addr = ready.rsplit(' ').next().context("no address")?;
+    let said = cluster.boomfs(&["namenode", "replace", &gone, addr, "--namenodes", &all])?;
+    ensure!(
+        said.ends_with(&format!("in the place of NameNode {gone}")),
+        "{said}"
+    );
+    let status = cluster.boomfs(&["status", "--json", "--namenodes", &all])?;
+    let status: serde_json::Value = serde_json::from_str(&status)?;
+    let names = status
+        .get("namenodes")
+        .and_then(|n| n.as_array())
+        .context("no NameNodes")?;
+    ensure!(
+        names.len() == 3 && names.iter().all(|n| n.get("votes") == Some(&true.into())),
+        "{status}"
+    );
+    new.stop(Duration::from_secs(60))
+}
