@@ -8,6 +8,7 @@ use std::time::Duration;
 
 const README: &str = include_str!("../../README.md");
 const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
+const PAXOS: &str = include_str!("../../docs/PAXOS.md");
 const CI: &str = include_str!("../../.ci/run");
 
 /// The lines of the blocks of shell commands under a heading.
@@ -55,7 +56,11 @@ fn the_queries_that_are_shown_are_answered() -> Result<()> {
     lab.sh(&up.mount, script)?;
     let data = up.data.display().to_string();
     let mut answers = Vec::new();
-    for line in README.lines().chain(OPERATIONS.lines()) {
+    for line in README
+        .lines()
+        .chain(OPERATIONS.lines())
+        .chain(PAXOS.lines())
+    {
         let Some((query, watched)) = query(line) else {
             continue;
         };

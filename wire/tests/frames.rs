@@ -161,7 +161,7 @@ fn what_is_wrong_is_said() {
         FrameError::UnknownVersion {
             kind: 1,
             got: 9,
-            max: 1
+            max: 2
         }
     ));
     assert!(matches!(

@@ -280,6 +280,48 @@ fn to_name_node(book: &mut Book) {
             peer: data_node,
         },
     );
+    book.add(
+        "hello.stale_observer",
+        &ToNameNode::Hello {
+            cluster,
+            peer: Peer::Observer { stale: true },
+        },
+    );
+    book.add(
+        "hello.name_node",
+        &ToNameNode::Hello {
+            cluster,
+            peer: Peer::NameNode {
+                node: NodeId(2),
+                nonce: 77,
+                addr: "nn2:8020".to_owned(),
+                rules: 0xfeed,
+                to: 78,
+            },
+        },
+    );
+    book.add(
+        "tell",
+        &ToNameNode::Tell {
+            rows: vec![PeerRow {
+                event: 5,
+                row: Blob(vec![1, 2, 3]),
+            }],
+            more: true,
+        },
+    );
+    book.add("fetch_state", &ToNameNode::FetchState { slot: 40 });
+    book.read("identify", ReadOp::Identify);
+    book.op(
+        "add_name_node",
+        Op::AddNameNode {
+            addr: "nn4:8020".to_owned(),
+            nonce: 79,
+            replaces: NodeId(3),
+        },
+    );
+    book.op("remove_name_node", Op::RemoveNameNode { node: NodeId(3) });
+    book.op("transfer", Op::Transfer { node: NodeId(2) });
     commands(book);
     book.read(
         "lookup",
@@ -366,6 +408,35 @@ fn from_name_node(book: &mut Book) {
         },
     );
     book.add("refused", &FromNameNode::Refused { failure: failure() });
+    book.add(
+        "not_leader",
+        &FromNameNode::NotLeader {
+            leader: Some("nn2:8020".to_owned()),
+        },
+    );
+    book.add("leads", &FromNameNode::Leads { ballot: 65_537 });
+    book.add(
+        "state",
+        &FromNameNode::State {
+            slot: 40,
+            table: "inode".to_owned(),
+            columns: 15,
+            count: 1,
+            rows: Blob(vec![4, 5]),
+            end: Some((1, 9)),
+        },
+    );
+    book.answer("name_node", Answer::NameNode(NodeId(4)));
+    book.answer(
+        "identity",
+        Answer::Identity(Identity {
+            cluster: ClusterId(0xc0ffee),
+            node: NodeId(2),
+            nonce: 77,
+            leads: true,
+            slot: 40,
+        }),
+    );
     book.answer("done", Answer::Done);
     let kinds = [
         Kind::File,
@@ -436,7 +507,13 @@ fn from_name_node(book: &mut Book) {
             sessions: 5,
             starting: true,
             applied_slot: 77,
-            namenodes: Vec::new(),
+            namenodes: vec![NameNodeStatus {
+                node: NodeId(2),
+                addr: "nn2:8020".to_owned(),
+                votes: true,
+                slot: 39,
+                live: true,
+            }],
             ballot: Some((4, NodeId(2))),
         }),
     );
@@ -579,10 +656,10 @@ fn a_frame_byte_by_byte() {
     let parts = [
         "424f4d46", // BOMF
         "0100",     // to a NameNode
-        "0100",     // version 1
+        "0200",     // version 2
         "0c000000", // header of 12 bytes
         "03000000", // body of 3 bytes
-        "160dd6e4", // CRC-32C
+        "ca3ee800", // CRC-32C
         "05000000", // the sixth variant
         "0403020100000000",
     ];
