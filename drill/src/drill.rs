@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use boomfs_io::Io;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long the cluster may take until it is whole again after a fault.
@@ -54,17 +54,8 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
     let starting = tokio::task::spawn_blocking(move || Cluster::start(&plan));
     let cluster = starting.await.context("starting the cluster")??;
     let io = Io::real();
-    let shared = Arc::new(Shared {
-        began_ns: io.mono_ns(),
-        io: io.clone(),
-        recorder: Default::default(),
-        stop: AtomicBool::new(false),
-        errors: AtomicU64::new(0),
-        files: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
-        pause: settings.pause,
-        data: settings.plan.datanodes > 0,
-    });
+    let data = settings.plan.datanodes > 0;
+    let shared = Arc::new(Shared::new(io, settings.pause, data));
     let addrs = cluster.addrs();
     tell(&format!(
         "{} NameNodes, {} DataNodes, {} clients",
@@ -110,9 +101,11 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
     ))
 }
 
-type History = Vec<Operation<Op, Answer>>;
+/// What was done in one directory.
+pub type History = Vec<Operation<Op, Answer>>;
 
-fn by_directory(all: Vec<InDirectory>) -> BTreeMap<String, History> {
+/// Sorts operations by where they were done.
+pub fn by_directory(all: Vec<InDirectory>) -> BTreeMap<String, History> {
     let mut directories: BTreeMap<String, History> = BTreeMap::new();
     for Operation {
         process,
@@ -132,12 +125,14 @@ fn by_directory(all: Vec<InDirectory>) -> BTreeMap<String, History> {
 }
 
 /// Directories whose histories no single machine could have had.
-fn broken(directories: &BTreeMap<String, History>) -> Vec<Loss> {
+pub fn broken(directories: &BTreeMap<String, History>) -> Vec<Loss> {
     let mut losses = Vec::new();
     for (name, history) in directories {
         let why = match check(&Directory, history, STEPS) {
             Verdict::Linearizable => continue,
-            Verdict::Unknown { steps } => format!("no order was found in {steps} steps"),
+            Verdict::Unknown { steps } => {
+                format!("whether there is an order is not known after {steps} steps")
+            }
             Verdict::Broken { placed, stuck } => {
                 let show = |at: &usize| history.get(*at).map(|o| format!("{o:?}"));
                 let stuck: Vec<String> = stuck.iter().filter_map(show).collect();

@@ -46,6 +46,21 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// For clients that begin now.
+    pub fn new(io: Io, pause: Duration, data: bool) -> Shared {
+        Shared {
+            began_ns: io.mono_ns(),
+            io,
+            recorder: Recorder::default(),
+            stop: AtomicBool::new(false),
+            errors: AtomicU64::new(0),
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            pause,
+            data,
+        }
+    }
+
     /// Time since the drill began, ns.
     pub fn now(&self) -> u64 {
         self.io.mono_ns().saturating_sub(self.began_ns)

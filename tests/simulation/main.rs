@@ -3,6 +3,7 @@
 //! A run is a function of its seed: what goes wrong once goes wrong again with the same one.
 
 mod cluster;
+mod failover;
 mod losses;
 mod smoke;
 mod trace;
