@@ -17,13 +17,13 @@ use std::time::Duration;
 /// Where the NameNodes are and how long a call may take.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `host:port` of each NameNode; all are asked.
+    /// `host:port` of NameNodes; all are asked at once which of them leads, and who they name is asked too.
     pub namenodes: Vec<String>,
     /// Name of the session for people: host, process, purpose.
     pub name: String,
     /// How long one call may take before it fails with ETIMEDOUT.
     pub deadline: Duration,
-    /// An observer is content with a NameNode that does not lead, which may not know the latest.
+    /// An observer takes answers from a NameNode that does not lead, too, from what that one has applied.
     pub stale: bool,
 }
 
@@ -523,11 +523,11 @@ impl Client {
         }
     }
 
-    /// Admits the NameNode at an address, whose folder has this nonce, in the place of another (0: of none). It has a vote
-    /// some slots later: see [`Status::namenodes`].
+    /// Admits the NameNode that listens at an address and has this nonce ([`Client::identify`] of it tells); gives its
+    /// id. `replaces`: the one whose place it takes, or 0.
     ///
     /// # Errors
-    /// EPERM for who is not root, EBUSY while another change is under way, ENOENT for an unknown `replaces`.
+    /// EPERM for anyone but uid 0; as [`Client::command`].
     pub async fn add_namenode(
         &self,
         caller: &Caller,
@@ -549,23 +549,19 @@ impl Client {
     /// Takes a NameNode's vote away.
     ///
     /// # Errors
-    /// As [`Client::add_namenode`]; EINVAL for the last one.
+    /// EPERM for anyone but uid 0; as [`Client::command`].
     pub async fn remove_namenode(&self, caller: &Caller, node: NodeId) -> Result<(), Error> {
-        done(
-            "remove NameNode",
-            &self.command(caller, Op::RemoveNameNode { node }).await?,
-        )
+        let op = Op::RemoveNameNode { node };
+        done("remove NameNode", &self.command(caller, op).await?)
     }
 
-    /// Asks the leader to hand over to another NameNode, and does not wait until it has.
+    /// Asks the leader to hand over to another NameNode; returns when it begins to.
     ///
     /// # Errors
-    /// As [`Client::add_namenode`]; EINVAL for one without a vote.
+    /// EPERM for anyone but uid 0; as [`Client::command`].
     pub async fn transfer(&self, caller: &Caller, node: NodeId) -> Result<(), Error> {
-        done(
-            "transfer leadership",
-            &self.command(caller, Op::Transfer { node }).await?,
-        )
+        let op = Op::Transfer { node };
+        done("transfer leadership", &self.command(caller, op).await?)
     }
 
     /// Runs an Overlog query once. `limit`: at most this many rows.

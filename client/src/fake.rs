@@ -5,13 +5,18 @@ mod namenode;
 
 use crate::{Client, Config};
 use boomfs_io::sim::World;
+use boomfs_io::watch;
 use boomfs_wire::{
-    BlockId, FromNameNode, Generation, Ino, NodeAddr, NodeId, Op, SessionId, ToNameNode,
+    BlockId, Failure, FromNameNode, Generation, Ino, NodeAddr, NodeId, Op, SessionId, ToNameNode,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub const NAMENODE: &str = "nn:7000";
+/// The others, when there are three.
+pub const OTHERS: [&str; 2] = ["nn2:7000", "nn3:7000"];
+/// Another name of the second.
+pub const ALIAS: &str = "nn2:7001";
 
 /// One replica.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +85,21 @@ pub struct State {
     pub cut_after: Option<u64>,
     /// Answers nothing.
     pub mute: bool,
+    /// The NameNode that leads, by its host; empty: none does.
+    pub leader: String,
+    /// Counts the leaders.
+    pub ballot: u64,
+    /// What the others say of who leads.
+    pub hint: Option<String>,
+    /// NameNodes, by their host, that take connections and messages and say nothing, as a stopped process does.
+    pub stopped: BTreeSet<String>,
+    /// NameNodes that refuse everybody.
+    pub refusing: BTreeMap<String, Failure>,
+    /// The connection that answers to a session's commands leave by: the one that greeted last, by NameNode.
+    pub conns: BTreeMap<(String, SessionId), u64>,
+    pub next_conn: u64,
+    /// Hellos that came, by NameNode.
+    pub hellos: BTreeMap<String, u64>,
     /// Messages of a query's rows, for tests of queries.
     pub rows: Vec<FromNameNode>,
     pub queries: Vec<ToNameNode>,
@@ -95,6 +115,8 @@ pub struct State {
 pub struct Fake {
     pub world: World,
     state: Arc<Mutex<State>>,
+    /// Who leads has changed.
+    changed: Arc<watch::Sender<u64>>,
 }
 
 impl Fake {
@@ -106,12 +128,41 @@ impl Fake {
             next_id: 100,
             block_size,
             replication: 3,
+            leader: "nn".to_owned(),
+            ballot: 1,
             ..State::default()
         };
         Fake {
             world: World::new(seed),
             state: Arc::new(Mutex::new(state)),
+            changed: Arc::new(watch::Sender::new(0)),
         }
+    }
+
+    /// All three NameNodes.
+    pub fn namenodes() -> Vec<String> {
+        let all = [NAMENODE].into_iter().chain(OTHERS);
+        all.map(str::to_owned).collect()
+    }
+
+    /// Another NameNode leads from now on, and all know; empty: none does, and nobody knows more.
+    pub fn elect(&self, host: &str) {
+        let ballot = {
+            let mut state = self.state();
+            state.ballot += 1;
+            state.leader = host.to_owned();
+            state.hint = (!host.is_empty()).then(|| format!("{host}:7000"));
+            state.ballot
+        };
+        self.changed.set(ballot);
+    }
+
+    /// A client of all three.
+    pub async fn client_of_three(&self) -> Client {
+        let config = Config::new(Fake::namenodes(), "test");
+        Client::connect(self.world.node("client"), config)
+            .await
+            .unwrap()
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -127,7 +178,7 @@ impl Fake {
 
     /// Starts all servers.
     pub async fn start(&self) {
-        self.start_namenode().await;
+        self.start_namenode(NAMENODE).await;
         let nodes: Vec<NodeId> = self.state().nodes.keys().copied().collect();
         for node in nodes {
             self.start_datanode(node).await;

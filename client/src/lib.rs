@@ -9,6 +9,9 @@
 //! **Invariant:** a command is numbered when it is first sent and stays with the client until it
 //! is answered; after a reconnect it is sent again under the same number, so a retry is answered
 //! and never run twice.
+//!
+//! **Invariant:** of several NameNodes a client uses the one that leads, and finds it by itself: it
+//! asks all of them at once, and follows what they say of one another.
 
 mod client;
 mod describe;

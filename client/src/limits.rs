@@ -12,18 +12,20 @@ pub const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 pub const SEND_DEADLINE: Duration = Duration::from_secs(10);
 /// How often the session is renewed; its leases last 10 s.
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(3);
-/// A NameNode that says nothing for this long, although it was asked to renew, is given up.
+/// A NameNode that owes an answer and says nothing for this long is asked for a sign of life.
+pub const PING_AFTER: Duration = Duration::from_millis(250);
+/// After this silence the other NameNodes are asked whether one of them leads; the connection stays until one does.
+pub const DOUBT_AFTER: Duration = Duration::from_millis(500);
+/// How often it is looked, while the others are asked, whether the silence is over.
+pub const DOUBT_INTERVAL: Duration = Duration::from_millis(100);
+/// A NameNode that owes an answer and says nothing for this long is given up.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(8);
-/// A NameNode that says nothing for this long while something is unanswered may have been cut off: the others are asked.
-pub const PATIENCE: Duration = Duration::from_millis(250);
-/// How often to look whether that is so.
-pub const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// So long the NameNodes are asked who leads again and again at short intervals.
-pub const HURRY: Duration = Duration::from_secs(3);
-/// The longest of these intervals.
-pub const HURRY_PAUSE: Duration = Duration::from_millis(40);
-/// NameNodes that were named by others and are remembered.
+/// A connection that lasted this long is replaced without a pause when it ends.
+pub const LASTED: Duration = Duration::from_secs(1);
+/// NameNodes that the client was told of, beside those of its configuration.
 pub const LEARNED: usize = 16;
+/// Bytes of such an address.
+pub const ADDRESS: usize = 300;
 /// Commands that are queued, on their way, or answered but not yet acknowledged to the NameNode.
 pub const COMMANDS_IN_FLIGHT: usize = 1024;
 /// Questions and queries that wait for an answer.
@@ -37,7 +39,7 @@ pub const WATCH_QUEUE: usize = 1024;
 /// Open inodes that one renewal names.
 pub const RENEW_INODES: usize = 65_536;
 
-/// First wait of a retry; it doubles.
+/// First wait of a retry; it doubles, or grows by an eighth while a new leader is looked for.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// Longest wait between two tries.
 pub const BACKOFF_MOST: Duration = Duration::from_millis(500);

@@ -1,23 +1,32 @@
-//! The connection to the NameNode that leads: one at a time, made again when it ends, and the session on it.
+//! The connection to the NameNode that leads: one at a time, looked for again when it ends, and the session on it.
+//!
+//! A NameNode that owes an answer and is silent is asked for a sign of life, then the others are asked whether one of
+//! them leads. The connection stays until another one does, for a slow leader is not to be left for nothing.
 
-mod find;
+mod greet;
+mod search;
+mod silence;
 mod state;
 
 use crate::describe::Subject;
 use crate::limits;
 use crate::query::{Rows, Watch};
-use crate::retry::Deadline;
+use crate::retry::{Backoff, Deadline};
 use crate::{Config, Error, errno};
-use boomfs_io::{Io, ReadHalf, WriteHalf, watch};
+use boomfs_io::{Io, ReadHalf, watch};
 use boomfs_wire::frame::{encode_message, read_message};
 use boomfs_wire::{
-    Answer, Caller, ClusterId, Failure, FromNameNode, Ino, Op, ReadOp, SessionId, ToNameNode,
+    Answer, Caller, ClusterId, Failure, FromNameNode, Ino, Op, Peer, ReadOp, SessionId, ToNameNode,
 };
-use find::Attached;
+use bytes::{Buf, Bytes};
+use greet::Connection;
+use search::{Above, Search};
+use silence::{Look, Silence, nanos};
 use state::{Effect, Ended, Queued, State, Waiting};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -35,8 +44,10 @@ enum End {
     Stopped,
     Broken(String),
     Refused(Failure),
-    /// It leads no more; another may, there.
-    Moved(Option<String>),
+    /// It does not lead any more; who does, as far as it knows.
+    NotLeader(Option<String>),
+    /// Another one leads, and here is the connection to it.
+    Moved(Box<Connection>),
 }
 
 /// See the module.
@@ -52,10 +63,6 @@ pub struct Link {
     questions: Arc<Semaphore>,
     standing: watch::Sender<Standing>,
     stop: watch::Sender<bool>,
-    /// Says that this observer's connection did not answer in time.
-    doubt: Notify,
-    /// When the NameNode last said something, monotonic clock, ns.
-    heard: AtomicU64,
 }
 
 /// A command that is on its way.
@@ -107,8 +114,6 @@ impl Link {
             questions: Arc::new(Semaphore::new(limits::READS_IN_FLIGHT)),
             standing: watch::Sender::new(Standing::Never),
             stop: watch::Sender::new(false),
-            doubt: Notify::new(),
-            heard: AtomicU64::new(0),
             io,
             config,
         });
@@ -187,9 +192,6 @@ impl Link {
     }
 
     fn timed_out(&self, what: impl ToString, deadline: Deadline) -> Error {
-        if self.observer {
-            self.doubt.notify_one();
-        }
         let who = self.state().who(&self.config.namenodes);
         Error::TimedOut {
             what: what.to_string(),
@@ -372,173 +374,301 @@ impl Link {
         Ok(Watch::new(hears, asking))
     }
 
+    fn note_trouble(&self, addr: &str, why: &str) {
+        self.state().note_trouble(addr, why, &self.config.namenodes);
+    }
+
+    fn learn(&self, addr: &str) -> bool {
+        self.state().learn(addr, &self.config.namenodes)
+    }
+
+    fn has_session(&self) -> bool {
+        self.session() != SessionId(0)
+    }
+
+    /// Nobody is going to welcome who is just connecting.
+    fn refuse(&self, failure: Failure) {
+        self.standing.change(|standing| {
+            let first = *standing == Standing::Never;
+            if first {
+                *standing = Standing::Refused(failure);
+            }
+            first
+        });
+    }
+
+    /// What to say of a NameNode of another cluster.
+    fn foreign(&self, connection: &Connection) -> Option<Failure> {
+        let known = self.state().cluster?;
+        (known != connection.cluster).then(|| Failure {
+            errno: errno::EINVAL,
+            message: format!(
+                "NameNode {} belongs to cluster {}, this client to {known}",
+                connection.addr, connection.cluster
+            ),
+        })
+    }
+
     /// Keeps a connection until the link is stopped.
     async fn run(self: Arc<Link>) {
         let mut stop = self.stop.subscribe();
+        let mut pause = Backoff::new();
+        let mut next: Option<Connection> = None;
         loop {
-            let found = tokio::select! {
-                biased;
-                () = stopped(&mut stop) => return,
-                found = self.find(None) => found,
+            let connection = match next.take() {
+                Some(connection) => connection,
+                None => {
+                    let mut search = Search::start(&self, None);
+                    let found = tokio::select! {
+                        biased;
+                        () = stopped(&mut stop) => return,
+                        found = search.found() => found,
+                    };
+                    match found {
+                        Ok(connection) => connection,
+                        Err(failure) => {
+                            self.lose_session(&failure);
+                            tokio::select! {
+                                biased;
+                                () = stopped(&mut stop) => return,
+                                () = pause.wait(&self.io) => {}
+                            }
+                            continue;
+                        }
+                    }
+                }
             };
-            let Some(attached) = found else { return };
-            if !self.stay(attached).await {
-                return;
+            self.accept(&connection);
+            let addr = connection.addr.clone();
+            let since_ns = self.io.mono_ns();
+            let end = self.serve(connection).await;
+            let lasted_ns = self.io.mono_ns().saturating_sub(since_ns);
+            match self.ended_with(&addr, end) {
+                None => return,
+                Some(moved) => next = moved,
             }
-            let pause = limits::BACKOFF_FIRST / 2;
+            if u128::from(lasted_ns) >= limits::LASTED.as_nanos() {
+                pause = Backoff::new();
+            } else if next.is_none() {
+                tokio::select! {
+                    biased;
+                    () = stopped(&mut stop) => return,
+                    () = pause.wait(&self.io) => {}
+                }
+            }
+        }
+    }
+
+    /// Takes what the `Welcome` of the connection said that is used from now on.
+    fn accept(&self, connection: &Connection) {
+        let mut state = self.state();
+        state.cluster = Some(connection.cluster);
+        state.block_size = connection.block_size;
+        state.replication = connection.replication;
+        state.ballot = connection.ballot;
+        state.welcome(connection.session);
+        let freed = state.take_freed();
+        self.window.add_permits(freed);
+        state.trouble.remove(&connection.addr);
+        state.connected = Some(connection.addr.clone());
+        drop(state);
+        tracing::debug!(namenode = connection.addr, "connected");
+        self.standing.set(Standing::Stood);
+    }
+
+    fn lose_session(&self, failure: &Failure) {
+        let mut state = self.state();
+        tracing::warn!(session = %state.session, "session lost: {}", failure.message);
+        state.lose_session(self.io.random_u64() >> 1);
+        let freed = state.take_freed();
+        self.window.add_permits(freed);
+    }
+
+    /// Takes note of a connection's end; `None` when the link is to end, and the next connection if there is one.
+    fn ended_with(&self, addr: &str, end: End) -> Option<Option<Connection>> {
+        self.state().connected = None;
+        let mut next = None;
+        let trouble = match end {
+            End::Stopped => return None,
+            End::Broken(why) => why,
+            End::Moved(connection) => {
+                let why = format!("it was silent, and {} leads", connection.addr);
+                next = Some(*connection);
+                why
+            }
+            End::NotLeader(leader) => {
+                if let Some(leader) = leader {
+                    self.learn(&leader);
+                }
+                "it does not lead any more".to_owned()
+            }
+            End::Refused(failure) => {
+                if failure.errno == errno::ESTALE && self.has_session() {
+                    self.lose_session(&failure);
+                }
+                failure.message
+            }
+        };
+        tracing::debug!(namenode = addr, "connection ended: {trouble}");
+        self.note_trouble(addr, &trouble);
+        Some(next)
+    }
+
+    /// The first message of a connection; `enter`: to use it, otherwise only to ask who leads.
+    fn hello(&self, enter: bool) -> ToNameNode {
+        let state = self.state();
+        let peer = if self.observer || !enter {
+            Peer::Observer {
+                stale: self.observer && self.config.stale,
+            }
+        } else {
+            let session = (state.session != SessionId(0)).then_some(state.session);
+            Peer::Client {
+                session,
+                nonce: state.nonce,
+                name: self.config.name.clone(),
+            }
+        };
+        ToNameNode::Hello {
+            cluster: state.cluster,
+            peer,
+        }
+    }
+
+    /// Sends what waits until the connection ends.
+    async fn serve(self: &Arc<Link>, connection: Connection) -> End {
+        let Connection {
+            addr,
+            reader,
+            mut writer,
+            ballot,
+            ..
+        } = connection;
+        let above = Above { addr, ballot };
+        let heard = Arc::new(AtomicU64::new(self.io.mono_ns()));
+        let (gone, mut ended) = oneshot::channel();
+        let number = self.state().connection;
+        let listening = Arc::clone(self).listen(reader, number, Arc::clone(&heard));
+        let _listener = Abort(tokio::spawn(async move {
+            let _ = gone.send(listening.await);
+        }));
+        let mut stop = self.stop.subscribe();
+        let mut silence = Silence::default();
+        let mut search: Option<Search> = None;
+        // The first renewal goes out at once: a resumed session may be about to expire.
+        let mut renew_ns = self.io.mono_ns();
+        let mut unsent = Bytes::new();
+        let mut unsent_ns = renew_ns;
+        loop {
+            let now_ns = self.io.mono_ns();
+            if unsent.is_empty() {
+                let mut batch = Vec::new();
+                let asked = std::mem::take(&mut self.state().renew_now);
+                if !self.observer && (asked || now_ns >= renew_ns) {
+                    self.renewal(&mut batch);
+                    renew_ns = now_ns.saturating_add(nanos(limits::RENEW_INTERVAL));
+                }
+                if silence.take_ping() {
+                    self.ping(&mut batch);
+                }
+                let mut state = self.state();
+                state.fill(&mut batch, limits::BATCH_BYTES);
+                let freed = state.take_freed();
+                self.window.add_permits(freed);
+                drop(state);
+                unsent = Bytes::from(batch);
+                unsent_ns = now_ns;
+            } else if now_ns.saturating_sub(unsent_ns) >= nanos(limits::SEND_DEADLINE) {
+                return End::Broken("sending took too long".to_owned());
+            }
+            let owed = self.state().is_owed();
+            let pause = match silence.look(owed, now_ns, heard.load(Ordering::Relaxed)) {
+                Look::Fine(next_ns) => {
+                    search = None;
+                    next_ns
+                }
+                Look::Ping => continue,
+                Look::Doubt => {
+                    search.get_or_insert_with(|| Search::start(self, Some(above.clone())));
+                    nanos(limits::DOUBT_INTERVAL)
+                }
+                Look::GiveUp => {
+                    let limit = limits::SILENCE_LIMIT.as_secs();
+                    return End::Broken(format!("it said nothing for {limit} s"));
+                }
+            };
+            let renewal = if self.observer || unsent.has_remaining() {
+                u64::MAX
+            } else {
+                renew_ns.saturating_sub(now_ns)
+            };
+            let pause = Duration::from_nanos(pause.min(renewal.max(1)));
             tokio::select! {
                 biased;
-                () = stopped(&mut stop) => return,
+                () = stopped(&mut stop) => return End::Stopped,
+                end = &mut ended => return end.unwrap_or(End::Stopped),
+                sent = writer.write_buf(&mut unsent), if unsent.has_remaining() => match sent {
+                    Ok(0) => return End::Broken("sending failed: it takes nothing more".to_owned()),
+                    Ok(_) => unsent_ns = self.io.mono_ns(),
+                    Err(e) => return End::Broken(format!("sending failed: {e}")),
+                },
+                found = found(&mut search) => return match found {
+                    Ok(connection) => End::Moved(Box::new(connection)),
+                    Err(failure) => End::Refused(failure),
+                },
+                () = self.work.notified(), if !unsent.has_remaining() => {}
                 () = self.io.sleep(pause) => {}
             }
         }
     }
 
-    /// Serves a connection, and those that take its place without a gap; false when the link is to end.
-    async fn stay(self: &Arc<Link>, mut attached: Attached) -> bool {
-        loop {
-            let addr = attached.addr.clone();
-            if let Err(end) = self.take_over(&attached) {
-                return self.ended_with(&addr, end);
-            }
-            let end = tokio::select! {
-                biased;
-                end = self.serve(attached.reader, attached.writer) => end,
-                next = self.look_out(&addr) => match next {
-                    Some(next) => {
-                        tracing::info!(namenode = addr, "it does not answer, {} does", next.addr);
-                        attached = next;
-                        continue;
-                    }
-                    None => End::Stopped,
-                },
-            };
-            return self.ended_with(&addr, end);
-        }
-    }
-
-    /// Takes note of a connection's end; false when the link is to end.
-    fn ended_with(&self, addr: &str, end: End) -> bool {
-        let mut state = self.state();
-        state.connected = None;
-        let trouble = match end {
-            End::Stopped => return false,
-            End::Broken(why) => why,
-            End::Moved(leader) => {
-                drop(state);
-                if let Some(leader) = leader {
-                    self.learn(&leader);
-                }
-                state = self.state();
-                "it leads no more".to_owned()
-            }
-            End::Refused(failure)
-                if failure.errno == errno::ESTALE && state.session != SessionId(0) =>
-            {
-                tracing::warn!(session = %state.session, "session lost: {}", failure.message);
-                state.lose_session(self.io.random_u64() >> 1);
-                let freed = state.take_freed();
-                self.window.add_permits(freed);
-                failure.message
-            }
-            End::Refused(failure) => {
-                // A NameNode that is not ready says so with EAGAIN or EBUSY; anything else is final for who is just
-                // connecting.
-                if !matches!(failure.errno, errno::EAGAIN | errno::EBUSY | errno::ESTALE) {
-                    self.standing.change(|standing| {
-                        let first = *standing == Standing::Never;
-                        if first {
-                            *standing = Standing::Refused(failure.clone());
-                        }
-                        first
-                    });
-                }
-                failure.message
-            }
-        };
-        tracing::debug!(namenode = addr, "no connection: {trouble}");
-        state.trouble.insert(addr.to_owned(), trouble);
-        true
-    }
-
-    /// Sends what waits until the connection ends.
-    async fn serve(self: &Arc<Link>, reader: BufReader<ReadHalf>, mut writer: WriteHalf) -> End {
-        let (gone, mut ended) = oneshot::channel();
-        let listening = Arc::clone(self).listen(reader);
-        let _listener = Abort(tokio::spawn(async move {
-            let _ = gone.send(listening.await);
-        }));
-        let mut stop = self.stop.subscribe();
-        // The first renewal goes out at once: a resumed session may be about to expire.
-        let mut renew_ns = self.io.mono_ns();
-        loop {
-            let now_ns = self.io.mono_ns();
-            let mut batch = Vec::new();
-            let asked = std::mem::take(&mut self.state().renew_now);
-            if !self.observer && (asked || now_ns >= renew_ns) {
-                let silent_ns = now_ns.saturating_sub(self.heard.load(Ordering::Relaxed));
-                if u128::from(silent_ns) > limits::SILENCE_LIMIT.as_nanos() {
-                    return End::Broken(format!(
-                        "it said nothing for {} s",
-                        silent_ns / 1_000_000_000
-                    ));
-                }
-                self.renewal(&mut batch);
-                renew_ns =
-                    now_ns + u64::try_from(limits::RENEW_INTERVAL.as_nanos()).unwrap_or(u64::MAX);
-            }
-            {
-                let mut state = self.state();
-                state.fill(&mut batch, limits::BATCH_BYTES);
-                let freed = state.take_freed();
-                self.window.add_permits(freed);
-            }
-            if !batch.is_empty() {
-                let sending = self
-                    .io
-                    .timeout(limits::SEND_DEADLINE, writer.write_all(&batch));
-                let sent = tokio::select! {
-                    biased;
-                    end = &mut ended => return end.unwrap_or(End::Stopped),
-                    sent = sending => sent,
-                };
-                match sent {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(e)) => return End::Broken(format!("sending failed: {e}")),
-                    Err(e) => return End::Broken(format!("sending failed: {e}")),
-                }
-            }
-            let pause = std::time::Duration::from_nanos(renew_ns.saturating_sub(now_ns));
-            tokio::select! {
-                biased;
-                () = stopped(&mut stop) => return End::Stopped,
-                end = &mut ended => return end.unwrap_or(End::Stopped),
-                () = self.doubt.notified() => return End::Broken("it did not answer in time".to_owned()),
-                () = self.work.notified() => {}
-                () = self.io.sleep(pause), if !self.observer => {}
-            }
-        }
-    }
-
     fn renewal(&self, batch: &mut Vec<u8>) {
-        let orphans = self.state().open_inodes(limits::RENEW_INODES);
+        let mut state = self.state();
+        let orphans = state.open_inodes(limits::RENEW_INODES);
         match encode_message(&ToNameNode::Renew { orphans }, 0) {
-            Ok(frame) => batch.extend_from_slice(&frame),
+            Ok(frame) => {
+                batch.extend_from_slice(&frame);
+                state.renewal_owed = true;
+            }
             Err(e) => tracing::error!("renewal of the session cannot be encoded: {e}"),
         }
     }
 
-    /// Takes messages until the connection ends.
-    async fn listen(self: Arc<Link>, mut reader: BufReader<ReadHalf>) -> End {
+    /// Asks for a sign of life.
+    fn ping(&self, batch: &mut Vec<u8>) {
+        if !self.observer {
+            return self.renewal(batch);
+        }
+        // Nobody waits for the answer: questions are numbered from 1.
+        let question = ToNameNode::Read {
+            req: 0,
+            caller: Caller::default(),
+            op: ReadOp::Identify,
+        };
+        if let Ok(frame) = encode_message(&question, 0) {
+            batch.extend_from_slice(&frame);
+        }
+    }
+
+    /// Takes messages until the connection ends, or another has taken its place.
+    async fn listen(
+        self: Arc<Link>,
+        mut reader: BufReader<ReadHalf>,
+        number: u64,
+        heard: Arc<AtomicU64>,
+    ) -> End {
         loop {
             let message = match read_message::<FromNameNode, _>(&mut reader).await {
                 Ok(Some((message, _))) => message,
                 Ok(None) => return End::Broken("it closed the connection".to_owned()),
                 Err(e) => return End::Broken(e.to_string()),
             };
-            self.heard.store(self.io.mono_ns(), Ordering::Relaxed);
+            heard.store(self.io.mono_ns(), Ordering::Relaxed);
             let (effect, freed) = {
                 let mut state = self.state();
+                if state.connection != number {
+                    return End::Stopped;
+                }
                 (state.take(message), state.take_freed())
             };
             if freed > 0 {
@@ -551,8 +681,15 @@ impl Link {
                     self.work.notify_one();
                 }
                 Effect::Refused(failure) => return End::Refused(failure),
-                Effect::Moved(leader) => return End::Moved(leader),
+                Effect::NotLeader(leader) => return End::NotLeader(leader),
             }
         }
+    }
+}
+
+async fn found(search: &mut Option<Search>) -> Result<Connection, Failure> {
+    match search {
+        Some(search) => search.found().await,
+        None => std::future::pending().await,
     }
 }

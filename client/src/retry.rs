@@ -35,27 +35,45 @@ impl Deadline {
     }
 }
 
-/// Waits that double, with jitter so that clients that lost the same server do not come back in step.
+/// Waits that grow, with jitter so that clients that lost the same server do not come back in step.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
+    /// A wait grows by one part of this many.
+    part: u32,
 }
 
 impl Backoff {
-    /// Starts with the shortest wait.
+    /// Starts with the shortest wait, and doubles.
     pub fn new() -> Backoff {
         Backoff {
             next: BACKOFF_FIRST,
+            part: 1,
         }
     }
 
-    /// The next wait: between half and the whole of a span that doubles up to its limit.
+    /// Starts with the shortest wait, and grows by an eighth: a wait is about an eighth of the time that has passed
+    /// since the first, so that what comes back after half a second is noticed some tens of milliseconds later.
+    pub fn slow() -> Backoff {
+        Backoff {
+            part: 8,
+            ..Backoff::new()
+        }
+    }
+
+    /// The next wait: between half and the whole of a span that grows up to its limit.
     pub fn next(&mut self, io: &Io) -> Duration {
         let span = self.next;
-        self.next = (span * 2).min(BACKOFF_MOST);
+        self.next = (span + span / self.part).min(BACKOFF_MOST);
         let half_ns = u64::try_from(span.as_nanos() / 2).unwrap_or(u64::MAX);
         let jitter_ns = io.random_u64() % half_ns.max(1);
         Duration::from_nanos(half_ns.saturating_add(jitter_ns))
+    }
+
+    /// Sleeps for the next wait.
+    pub async fn wait(&mut self, io: &Io) {
+        let span = self.next(io);
+        io.sleep(span).await;
     }
 
     /// Sleeps for the next wait, or answers false at once when the deadline would pass.
@@ -90,6 +108,22 @@ mod tests {
             span = (span * 2).min(BACKOFF_MOST);
         }
         assert_eq!(span, BACKOFF_MOST);
+    }
+
+    #[test]
+    fn slow_backoff_waits_for_an_eighth_of_the_time_that_passed() {
+        let io = Io::real();
+        let mut backoff = Backoff::slow();
+        let mut passed = Duration::ZERO;
+        for _ in 0..100 {
+            let wait = backoff.next(&io);
+            assert!(
+                wait <= passed / 4 + BACKOFF_FIRST && wait <= BACKOFF_MOST,
+                "{wait:?} after {passed:?}"
+            );
+            passed += wait;
+        }
+        assert!(backoff.next(&io) >= BACKOFF_MOST / 2);
     }
 
     #[test]

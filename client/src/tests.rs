@@ -1,6 +1,7 @@
 //! The client against a fake cluster in a simulated world.
 
 mod data;
+mod failover;
 mod model;
 mod session;
 

@@ -1,12 +1,12 @@
 //! The NameNode.
 
-use super::{Block, Fake, File, NAMENODE, Session, State};
+use super::{Block, Fake, File, Session, State};
 use crate::errno;
 use boomfs_io::{ReadHalf, WriteHalf};
 use boomfs_wire::frame::{read_message, write_message};
 use boomfs_wire::{
-    Answer, Attr, BlockId, ClusterId, Failure, FromNameNode, Generation, Ino, Kind, LocatedBlock,
-    NodeId, Op, Peer, ReadOp, SessionId, SetTime, ToNameNode,
+    Answer, Attr, BlockId, ClusterId, Failure, FromNameNode, Generation, Identity, Ino, Kind,
+    LocatedBlock, NodeId, Op, Peer, ReadOp, SessionId, SetTime, ToNameNode,
 };
 
 fn failure(errno: i32, message: &str) -> Failure {
@@ -17,32 +17,125 @@ fn failure(errno: i32, message: &str) -> Failure {
 }
 
 impl Fake {
-    pub async fn start_namenode(&self) {
-        let listener = self.world.node("nn").listen(NAMENODE).await.unwrap();
+    /// Starts one of the NameNodes; all have one state, as if what one decides the others had at once.
+    pub async fn start_namenode(&self, addr: &str) {
+        let host = addr.split(':').next().unwrap().to_owned();
+        let listener = self.world.node(&host).listen(addr).await.unwrap();
         let fake = self.clone();
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((stream, peer)) = listener.accept().await {
                 let (reader, writer) = stream.into_split();
-                let fake = fake.clone();
-                tokio::spawn(async move { fake.serve_client(reader, writer).await });
+                let number = {
+                    let mut state = fake.state();
+                    state.next_conn += 1;
+                    state.next_conn
+                };
+                let conn = Conn {
+                    fake: fake.clone(),
+                    host: host.clone(),
+                    number,
+                    session: SessionId(0),
+                    any: false,
+                };
+                fake.world.note(&format!("{host} accepts {peer}"));
+                tokio::spawn(conn.serve(reader, writer));
             }
         });
     }
+}
 
-    async fn serve_client(&self, mut reader: ReadHalf, mut writer: WriteHalf) {
-        let mut session = SessionId(0);
-        while let Ok(Some((message, _))) = read_message::<ToNameNode, _>(&mut reader).await {
-            let answers = self.handle(&mut session, message);
-            let Some(answers) = answers else { return };
+/// A connection to a NameNode.
+struct Conn {
+    fake: Fake,
+    host: String,
+    number: u64,
+    session: SessionId,
+    /// An observer that may be served by any.
+    any: bool,
+}
+
+impl Conn {
+    async fn serve(mut self, mut reader: ReadHalf, mut writer: WriteHalf) {
+        let mut changed = self.fake.changed.subscribe();
+        let mut greeted = false;
+        loop {
+            let reading = read_message::<ToNameNode, _>(&mut reader);
+            let message = tokio::select! {
+                biased;
+                _ = changed.changed(), if greeted => None,
+                message = reading => match message {
+                    Ok(Some((message, _))) => Some(message),
+                    _ => break,
+                },
+            };
+            // A stopped process says nothing, and takes messages as long as there is room for them.
+            if self.fake.state().stopped.contains(&self.host) {
+                continue;
+            }
+            greeted = true;
+            let Some(answers) = self.handle(message) else {
+                break;
+            };
             for answer in answers {
-                let refused = matches!(answer, FromNameNode::Refused { .. });
-                if write_message(&mut writer, &answer, &[]).await.is_err() || refused {
-                    return;
+                let end = matches!(
+                    answer,
+                    FromNameNode::Refused { .. } | FromNameNode::NotLeader { .. }
+                );
+                if write_message(&mut writer, &answer, &[]).await.is_err() || end {
+                    return self.forget();
                 }
             }
         }
+        self.forget();
     }
 
+    fn forget(&self) {
+        let mut state = self.fake.state();
+        let key = (self.host.clone(), self.session);
+        if state.conns.get(&key) == Some(&self.number) {
+            state.conns.remove(&key);
+        }
+    }
+
+    /// What to answer; `None`: cut the connection. No message: who leads has changed.
+    fn handle(&mut self, message: Option<ToNameNode>) -> Option<Vec<FromNameNode>> {
+        let mut state = self.fake.state();
+        if let Some(ToNameNode::Hello { peer, .. }) = &message {
+            *state.hellos.entry(self.host.clone()).or_default() += 1;
+            self.any = *peer == Peer::Observer { stale: true };
+            if let Some(failure) = state.refusing.get(&self.host) {
+                let failure = failure.clone();
+                return Some(vec![FromNameNode::Refused { failure }]);
+            }
+        }
+        if state.leader != self.host && !self.any {
+            let leader = state.hint.clone();
+            return Some(vec![FromNameNode::NotLeader { leader }]);
+        }
+        drop(state);
+        let Some(message) = message else {
+            return Some(Vec::new());
+        };
+        let hello = matches!(message, ToNameNode::Hello { .. });
+        let command = matches!(message, ToNameNode::Command { .. });
+        let answers = self.fake.handle(&mut self.session, message);
+        let mut state = self.fake.state();
+        let key = (self.host.clone(), self.session);
+        if hello && self.session != SessionId(0) {
+            state.conns.insert(key, self.number);
+        } else if command && state.conns.get(&key) != Some(&self.number) {
+            let wrong = format!(
+                "a command came on a connection of {} that did not greet last",
+                self.host
+            );
+            state.wrong.push(wrong);
+            return answers.map(|_| Vec::new());
+        }
+        answers
+    }
+}
+
+impl Fake {
     /// What to answer; `None`: cut the connection.
     fn handle(&self, session: &mut SessionId, message: ToNameNode) -> Option<Vec<FromNameNode>> {
         let now_ns = self.world.node("nn").now_ns();
@@ -170,7 +263,7 @@ impl State {
             cluster: ClusterId(77),
             session: *session,
             node: NodeId(0),
-            ballot: 1,
+            ballot: self.ballot,
             block_size: self.block_size,
             replication: 3,
         }
@@ -356,6 +449,7 @@ impl State {
                 self.expired.insert(session);
                 Ok(Answer::Done)
             }
+            Op::AddNameNode { .. } => Ok(Answer::NameNode(NodeId(9))),
             _ => Ok(Answer::Done),
         }
     }
@@ -430,6 +524,10 @@ impl State {
                     blocks: blocks.collect(),
                 })
             }
+            ReadOp::Identify => Ok(Answer::Identity(Identity {
+                node: NodeId(7),
+                ..Identity::default()
+            })),
             _ => Err(failure(errno::EINVAL, "the fake does not know that")),
         }
     }

@@ -3,6 +3,7 @@
 //! **Invariant:** a command has a number if and only if it was handed to a socket at least once.
 //! One that was not may be given up; one that was stays until it is answered or its session ends.
 
+use crate::limits;
 use crate::query::{Change, Rows, Told};
 use boomfs_wire::frame::{FrameError, encode_message};
 use boomfs_wire::{
@@ -59,6 +60,13 @@ struct Asked {
     waiting: Waiting,
 }
 
+impl Asked {
+    /// Something has to come for it.
+    fn is_owed(&self) -> bool {
+        !matches!(self.waiting, Waiting::Watch { began: true, .. })
+    }
+}
+
 #[derive(Debug, Default)]
 struct Opened {
     count: u64,
@@ -74,8 +82,8 @@ pub enum Effect {
     CheckSession,
     /// The connection is refused.
     Refused(Failure),
-    /// This NameNode leads no more; another may, there.
-    Moved(Option<String>),
+    /// This NameNode does not lead any more; another one may.
+    NotLeader(Option<String>),
 }
 
 /// See the module.
@@ -89,8 +97,14 @@ pub struct State {
     /// What went wrong last, by NameNode.
     pub trouble: BTreeMap<String, String>,
     pub connected: Option<String>,
-    /// NameNodes that are not in the configuration, as others named them.
-    pub learned: VecDeque<String>,
+    /// Counts the connections that stood.
+    pub connection: u64,
+    /// The ballot of the leader that is or was connected.
+    pub ballot: u64,
+    /// A renewal was sent and not answered.
+    pub renewal_owed: bool,
+    /// NameNodes that were named as leader and are not in the configuration; the one named last is the last.
+    learned: VecDeque<String>,
     /// Renew the session before its time.
     pub renew_now: bool,
     next_seq: u64,
@@ -121,6 +135,9 @@ impl State {
             replication: 0,
             trouble: BTreeMap::new(),
             connected: None,
+            connection: 0,
+            ballot: 0,
+            renewal_owed: false,
             learned: VecDeque::new(),
             renew_now: false,
             next_seq: 1,
@@ -192,12 +209,6 @@ impl State {
         }
     }
 
-    /// Something was asked of the NameNode that it has not answered.
-    pub fn waits(&self) -> bool {
-        let begun = |asked: &Asked| matches!(asked.waiting, Waiting::Watch { began: true, .. });
-        !self.sent.is_empty() || self.asked.values().any(|asked| !begun(asked))
-    }
-
     /// Places in the window that became free since the last call.
     pub fn take_freed(&mut self) -> usize {
         std::mem::take(&mut self.freed)
@@ -264,8 +275,57 @@ impl State {
         let _ = reply.send(end);
     }
 
+    /// All NameNodes that may lead: those of the configuration, then those that were named.
+    pub fn candidates(&self, namenodes: &[String]) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for addr in namenodes.iter().chain(&self.learned) {
+            if !all.contains(addr) {
+                all.push(addr.clone());
+            }
+        }
+        all
+    }
+
+    /// Remembers a NameNode that another one named. False: it is no address.
+    pub fn learn(&mut self, addr: &str, namenodes: &[String]) -> bool {
+        let port = addr.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if addr.len() > limits::ADDRESS || !matches!(port, Some(Ok(1..))) {
+            return false;
+        }
+        if namenodes.iter().any(|known| known == addr) {
+            return true;
+        }
+        self.learned.retain(|known| known != addr);
+        self.learned.push_back(addr.to_owned());
+        if self.learned.len() > limits::LEARNED
+            && let Some(oldest) = self.learned.pop_front()
+        {
+            self.trouble.remove(&oldest);
+        }
+        true
+    }
+
+    /// Remembers what went wrong with a NameNode.
+    pub fn note_trouble(&mut self, addr: &str, why: &str, namenodes: &[String]) {
+        // One that was forgotten meanwhile leaves nothing behind.
+        if namenodes
+            .iter()
+            .chain(&self.learned)
+            .any(|known| known == addr)
+        {
+            self.trouble.insert(addr.to_owned(), why.to_owned());
+        }
+    }
+
+    /// Whether the NameNode has to say something.
+    pub fn is_owed(&self) -> bool {
+        self.renewal_owed || !self.sent.is_empty() || self.asked.values().any(Asked::is_owed)
+    }
+
     /// A connection stands: takes what `Welcome` said. Everything unanswered is sent again.
     pub fn welcome(&mut self, session: SessionId) {
+        self.connection += 1;
+        self.renewal_owed = false;
         if session != self.session {
             if self.session != SessionId(0) {
                 self.lose_session(self.nonce);
@@ -330,9 +390,9 @@ impl State {
             }
             rows @ FromNameNode::Rows { .. } => self.rows(rows),
             FromNameNode::Refused { failure } => return Effect::Refused(failure),
-            FromNameNode::NotLeader { leader } => return Effect::Moved(leader),
-            FromNameNode::Renewed
-            | FromNameNode::Welcome { .. }
+            FromNameNode::Renewed => self.renewal_owed = false,
+            FromNameNode::NotLeader { leader } => return Effect::NotLeader(leader),
+            FromNameNode::Welcome { .. }
             | FromNameNode::Order { .. }
             | FromNameNode::Leads { .. }
             | FromNameNode::State { .. } => {}
@@ -469,21 +529,17 @@ impl State {
 
     /// Who the NameNodes are and what is wrong with them, for an error message.
     pub fn who(&self, namenodes: &[String]) -> String {
-        if let Some(addr) = &self.connected {
-            return format!("NameNode {addr} is connected but did not answer");
+        let all = self.candidates(namenodes);
+        let said = |addr: &String| self.trouble.get(addr).map(|why| format!("; {addr}: {why}"));
+        if let Some(connected) = &self.connected {
+            let others = all.iter().filter(|addr| *addr != connected);
+            let others: String = others.filter_map(said).collect();
+            return format!("NameNode {connected} is connected but did not answer{others}");
         }
-        let mut who = String::from("no NameNode can be reached");
-        for addr in namenodes {
-            let why = self
-                .trouble
-                .get(addr)
-                .map_or("no answer yet", String::as_str);
-            who.push_str("; ");
-            who.push_str(addr);
-            who.push_str(": ");
-            who.push_str(why);
-        }
-        who
+        let all = all
+            .iter()
+            .map(|addr| said(addr).unwrap_or_else(|| format!("; {addr}: no answer yet")));
+        format!("no NameNode can be reached{}", all.collect::<String>())
     }
 }
 
@@ -620,5 +676,36 @@ mod tests {
             opened.unlinked = true;
         }
         assert_eq!(state.open_inodes(1), [Ino(3)]);
+    }
+
+    #[test]
+    fn named_leaders_are_remembered_up_to_a_limit() {
+        let mut state = State::new(1);
+        let configured = ["a:1".to_owned(), "b:1".to_owned()];
+        for wrong in ["", "a", "a:", "a:0", "a:70000", &"x".repeat(400)] {
+            assert!(!state.learn(wrong, &configured), "{wrong}");
+        }
+        assert!(state.learn("b:1", &configured));
+        assert_eq!(state.candidates(&configured), configured);
+        for n in 0..=limits::LEARNED {
+            assert!(state.learn(&format!("c{n}:1"), &configured));
+        }
+        let all = state.candidates(&configured);
+        assert_eq!(all.len(), 2 + limits::LEARNED);
+        assert_eq!(all[2], "c1:1");
+    }
+
+    #[test]
+    fn an_answer_is_owed_until_it_comes() {
+        let mut state = State::new(1);
+        assert!(!state.is_owed());
+        let _answer = command(&mut state, 1);
+        sent(&mut state);
+        assert!(state.is_owed());
+        state.take(done(1));
+        assert!(!state.is_owed());
+        state.renewal_owed = true;
+        state.take(FromNameNode::Renewed);
+        assert!(!state.is_owed());
     }
 }
