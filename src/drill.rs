@@ -74,6 +74,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut there =
+        std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    if there.next().is_some() {
+        bail!(
+            "{} is not empty: a drill starts a cluster of its own; name an empty or a missing folder",
+            folder.display()
+        );
+    }
     let outcome = drill(&args, folder.clone()).await;
     if temporary && outcome.is_ok() {
         std::fs::remove_dir_all(&folder)

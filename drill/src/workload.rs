@@ -189,7 +189,6 @@ impl Worker {
             }
         };
         self.shared.recorder.add(Operation {
-            // Whoever got no answer is somebody else afterwards: the operation goes on without him.
             process: self.number,
             op: (directory, op),
             begun_ns,

@@ -515,8 +515,6 @@ pub enum Peer {
     },
     /// Another NameNode, with messages of its rules. `Welcome` says who answers.
     NameNode {
-        /// Its id; 0 while it is not admitted.
-        node: NodeId,
         /// Chosen at random when its data folder was made.
         nonce: u64,
         /// Where it listens, `host:port`.

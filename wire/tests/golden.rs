@@ -292,7 +292,6 @@ fn to_name_node(book: &mut Book) {
         &ToNameNode::Hello {
             cluster,
             peer: Peer::NameNode {
-                node: NodeId(2),
                 nonce: 77,
                 addr: "nn2:8020".to_owned(),
                 rules: 0xfeed,

@@ -10,7 +10,7 @@ use crate::codec::output::{Cluster, Outputs};
 use crate::codec::{Inputs, Observed, PeerEvents, input, timers};
 use crate::metrics::Metrics;
 use crate::store::checkpoint::Part;
-use crate::store::record::Entry;
+use crate::store::record::{Checkpoint, Entry};
 use crate::store::{Folder, Options};
 use boomfs_io::{Io, watch};
 use boomfs_wire::frame::{read_message, write_message};
@@ -240,6 +240,12 @@ fn known_table(program: &Program, name: &str, columns: Option<u32>) -> Result<Re
     }
 }
 
+/// The tables that a checkpoint lists.
+fn known_tables(program: &Program, header: &Checkpoint) -> Result<Vec<RelId>, ServerError> {
+    let table = |(name, columns): &(String, u32)| known_table(program, name, Some(*columns));
+    header.tables.iter().map(table).collect()
+}
+
 fn restore_rows(rules: &mut Rules, rel: RelId, rows: Vec<Row>) -> Result<(), ServerError> {
     let name = rules.program.relation(rel).name.clone();
     rules
@@ -257,13 +263,7 @@ async fn restore(rules: &mut Rules, folder: &Folder) -> Result<(), ServerError> 
         return Ok(());
     };
     let program = rules.program.clone();
-    let table = |(name, columns): &(String, u32)| known_table(&program, name, Some(*columns));
-    let tables: Vec<RelId> = reader
-        .header()
-        .tables
-        .iter()
-        .map(table)
-        .collect::<Result<_, _>>()?;
+    let tables = known_tables(&program, reader.header())?;
     while let Some((table, rows)) = reader.next().await? {
         if let Some(rel) = tables.get(table as usize) {
             restore_rows(rules, *rel, rows)?;
@@ -278,13 +278,7 @@ type Local = BTreeMap<RelId, HashMap<Vec<u8>, Row>>;
 async fn local_rows(program: &Program, folder: &mut Folder) -> Result<Local, ServerError> {
     let mut all = Local::new();
     if let Some(mut reader) = folder.read_checkpoint(Part::Local).await? {
-        let table = |(name, columns): &(String, u32)| known_table(program, name, Some(*columns));
-        let tables: Vec<RelId> = reader
-            .header()
-            .tables
-            .iter()
-            .map(table)
-            .collect::<Result<_, _>>()?;
+        let tables = known_tables(program, reader.header())?;
         while let Some((table, rows)) = reader.next().await? {
             if let Some(rel) = tables.get(table as usize) {
                 let keyed = rows

@@ -1,20 +1,22 @@
 //! The engine's loop: takes what is queued, runs the rules, stores what they changed, runs what was decided.
 
+mod heed;
+
 use super::boot::now;
 use super::checkpointer::Checkpointer;
 use super::conn::Item;
 use super::outbox::Mail;
 use super::query::Queries;
 use super::reader::{Queued, Role, Shared, What};
-use super::transfer::{self, TransferError};
+use super::transfer::TransferError;
 use super::{ServerError, Stop};
-use crate::codec::output::{self, Outputs};
-use crate::codec::{ConnId, Inputs, Observed, PeerEvents, Said, errno, input};
+use crate::codec::output::Outputs;
+use crate::codec::{ConnId, Inputs, Observed, PeerEvents, errno, input};
 use crate::metrics::Metrics;
 use crate::store::record::Change;
 use crate::store::{Store, log::Room};
 use boomfs_io::{Io, watch};
-use boomfs_wire::{Answer, Blob, Caller, FromNameNode, ReadOp};
+use boomfs_wire::{Blob, FromNameNode};
 use overlog::api::{Output, RunError, Time};
 use overlog::ir::{Program, RelId, RelKind, Relation, TableClass};
 use overlog::node::Node;
@@ -37,6 +39,9 @@ const MAX_RUN_BYTES: usize = 512 << 10;
 
 /// Slots that are applied before new events are looked at.
 const MAX_FOLLOW_UPS: usize = 16;
+
+/// How long after a state could not be fetched it is tried again.
+const FETCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long the loop sleeps at most.
 const IDLE: Duration = Duration::from_secs(1);
@@ -340,10 +345,7 @@ impl Engine {
     async fn cycle(&mut self) -> Result<(), ServerError> {
         let feed = self.gather();
         if !feed.inputs.is_empty() {
-            let asks = !feed.commands.is_empty();
             self.run_feed(feed);
-            // Until the rules say how many slots are left.
-            self.standing.room -= i64::from(asks);
         }
         for _ in 0..MAX_FOLLOW_UPS {
             let Some(row) = self.decisions.pop_front() else {
@@ -657,151 +659,6 @@ impl Engine {
         }
     }
 
-    /// What the rules tell the shell.
-    fn heed(&mut self, said: Said, row: Row) {
-        let values = match said {
-            // Its columns are those of `decided`.
-            Said::Chosen => return self.decisions.push_back(row),
-            _ => row.values(),
-        };
-        match (said, values.as_slice()) {
-            (Said::Begins, [ballot]) => self.begin(ballot_number(ballot)),
-            (Said::Leads, [ballot, Value::Int(until)]) => match ballot_number(ballot) {
-                0 => self.cease(),
-                _ => self.standing.until_ns = *until,
-            },
-            (Said::Room, [Value::Int(room)]) => self.standing.room = *room,
-            (Said::Follows, [Value::Addr(leader)]) => {
-                let nonce = input::peer_nonce(leader);
-                let leader = nonce.and_then(|nonce| self.shared.peers.host(nonce));
-                if self.standing.ballot.is_none() {
-                    self.shared.role.set(Role::Follows(leader));
-                }
-            }
-            (Said::Behind, [Value::Addr(from), Value::Int(slot)]) => {
-                if let Some(nonce) = input::peer_nonce(from) {
-                    self.fetch(nonce, u64::try_from(*slot).unwrap_or(0));
-                }
-            }
-            (Said::Neighbours, [Value::List(all)]) => {
-                let me = self.shared.peers.me().nonce;
-                let mut hosts = BTreeMap::new();
-                for one in all.iter().filter_map(Value::as_list) {
-                    if let [Value::Addr(addr), host, Value::Int(node)] = one
-                        && let Some(nonce) = input::peer_nonce(addr)
-                        && let Some(host) = host.as_bytes()
-                    {
-                        hosts.insert(nonce, String::from_utf8_lossy(host).into_owned());
-                        if nonce == me {
-                            self.shared.about().node = node.cast_unsigned();
-                        }
-                    }
-                }
-                self.standing.others = hosts.keys().any(|nonce| *nonce != me);
-                self.shared.peers.set(&hosts);
-            }
-            (said, values) => tracing::error!("the rules said {said:?} of {values:?}"),
-        }
-    }
-
-    fn begin(&mut self, ballot: u64) {
-        Metrics::add(&self.metrics.elections, 1);
-        tracing::info!("this NameNode governs, ballot {ballot}");
-        self.standing.ballot = Some(ballot);
-        self.shared.about().ballot = ballot;
-        self.look_up_defaults();
-    }
-
-    fn cease(&mut self) {
-        if self.standing.ballot.take().is_none() {
-            return;
-        }
-        tracing::info!("this NameNode governs no more");
-        self.standing.until_ns = 0;
-        self.shared.about().ballot = 0;
-        self.shared.role.set(Role::Follows(None));
-        let shared = self.shared.clone();
-        self.shared.outbox.turn_away(|| shared.not_leader());
-    }
-
-    /// A NameNode that governs serves once it knows what new files get: a new cluster decides that first.
-    fn look_up_defaults(&mut self) {
-        let (rel, row) = match input::ask(ConnId::SHELL, 0, &Caller::default(), &ReadOp::StatFs) {
-            Ok(row) => (self.rules.inputs.ask, row),
-            Err(e) => return tracing::error!("no question for the defaults: {}", e.message),
-        };
-        let Ok(output) = self.rules.run(vec![(rel, row)], now(&self.io)) else {
-            return;
-        };
-        let replies = output
-            .messages
-            .iter()
-            .filter(|m| self.rules.outputs.get(m.rel) == Some(output::Sent::ReadReply));
-        for reply in replies {
-            if let Ok((_, Ok(Answer::StatFs(space)))) = output::read_reply(&reply.row)
-                && space.block_size > 0
-                && space.replication > 0
-            {
-                let mut about = self.shared.about();
-                about.block_size = space.block_size;
-                about.replication = space.replication;
-                drop(about);
-                self.shared.role.set(Role::Leads);
-            }
-        }
-    }
-
-    /// Fetches the state from another NameNode, if that is not under way.
-    fn fetch(&mut self, nonce: u64, slot: u64) {
-        if self.transfer.is_some() {
-            return;
-        }
-        let Some(host) = self.shared.peers.host(nonce) else {
-            return;
-        };
-        tracing::info!("this NameNode is far behind: it fetches slot {slot} from {host}");
-        let (io, me) = (self.io.clone(), self.shared.peers.me().clone());
-        let folder = self.store.shared();
-        self.transfer = Some(tokio::spawn(async move {
-            transfer::fetch(&io, &me, nonce, &host, slot, folder).await
-        }));
-    }
-
-    /// A state that is newer than this node's has been fetched.
-    async fn has_fetched(&mut self) -> bool {
-        if !self.transfer.as_ref().is_some_and(JoinHandle::is_finished) {
-            return false;
-        }
-        let Some(transfer) = self.transfer.take() else {
-            return false;
-        };
-        match transfer.await {
-            Ok(Ok(slot)) => {
-                tracing::info!("fetched the state of slot {slot}");
-                slot > self.applied
-            }
-            Ok(Err(e)) => {
-                tracing::warn!("the state was not fetched: {e}");
-                false
-            }
-            Err(e) => {
-                tracing::warn!("the state was not fetched: {e}");
-                false
-            }
-        }
-    }
-
-    fn tell_ready(&mut self) {
-        let serves =
-            self.shared.role.get() == Role::Leads && self.standing.until_ns > now(&self.io).mono_ns;
-        if (serves || self.standing.others || !self.shared.founder)
-            && let Some(ready) = self.ready.take()
-        {
-            // Nobody may wait for it any more.
-            let _ = ready.send(());
-        }
-    }
-
     /// A run before the loop starts.
     pub fn first(&mut self, inputs: Vec<(RelId, Row)>) {
         for (rel, row) in inputs {
@@ -816,10 +673,10 @@ impl Engine {
 
     /// Applies a slot: one run of its own.
     fn apply(&mut self, row: Row) {
-        let slot = match row.values().first() {
-            Some(Value::Int(slot)) => u64::try_from(*slot).unwrap_or(0),
-            _ => 0,
-        };
+        // The batch behind it is not decoded for this.
+        let (slot, _) = packed::split_first(row.as_bytes());
+        let slot = packed::unpack_int(slot).and_then(|slot| u64::try_from(slot).ok());
+        let slot = slot.unwrap_or(0);
         if slot != self.applied + 1 {
             tracing::error!("slot {slot} came after slot {}: ignored", self.applied);
             return;
@@ -925,16 +782,6 @@ pub fn key_of(relation: &Relation, row: &Row) -> Vec<u8> {
         rest = behind;
     }
     key
-}
-
-/// A ballot, `[round, node]`, as one number that grows with it; 0 for none.
-fn ballot_number(ballot: &Value) -> u64 {
-    match ballot.as_list() {
-        Some([Value::Int(round), Value::Int(node)]) => {
-            (round.cast_unsigned() << 16) | (node.cast_unsigned() & 0xffff)
-        }
-        _ => 0,
-    }
 }
 
 fn no_space() -> boomfs_wire::Failure {

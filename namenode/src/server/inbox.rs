@@ -58,8 +58,13 @@ impl Inbox {
 
     /// Waits until there is room for more from other NameNodes.
     pub async fn room(&self) {
-        while self.lock().bytes > SOFT_LIMIT {
-            self.freed.notified().await;
+        loop {
+            // Made before looking: it hears of what is taken from now on.
+            let freed = self.freed.notified();
+            if self.lock().bytes <= SOFT_LIMIT {
+                return;
+            }
+            freed.await;
         }
     }
 

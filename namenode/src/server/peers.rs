@@ -6,7 +6,7 @@ use super::inbox::{self, Rows};
 use crate::metrics::Metrics;
 use boomfs_io::{Io, Stream};
 use boomfs_wire::frame::{encode_message, read_message, write_message};
-use boomfs_wire::{Blob, ClusterId, FromNameNode, NodeId, Peer, PeerRow, ToNameNode};
+use boomfs_wire::{Blob, ClusterId, FromNameNode, Peer, PeerRow, ToNameNode};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,7 +44,6 @@ impl Me {
         ToNameNode::Hello {
             cluster: Some(self.cluster),
             peer: Peer::NameNode {
-                node: NodeId(0),
                 nonce: self.nonce,
                 addr: self.addr.clone(),
                 rules: self.rules,

@@ -358,7 +358,6 @@ impl Reader {
                 addr,
                 rules,
                 to,
-                ..
             } => {
                 self.meet(nonce, &addr, rules, to)?;
                 self.namenode(&mut ended).await

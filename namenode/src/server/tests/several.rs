@@ -1,6 +1,7 @@
 //! Several NameNodes, with the rules of this build: admission, failover, catch-up.
 
 use super::*;
+use crate::codec::errno;
 
 /// A world with NameNodes on the hosts `nn1`, `nn2`, ..
 struct Group {
@@ -56,6 +57,10 @@ impl Group {
     }
 
     async fn start_one(&mut self, number: usize) {
+        self.start_at(number, &addr(number)).await;
+    }
+
+    async fn start_at(&mut self, number: usize, listen: &str) {
         let join = match number {
             1 => Vec::new(),
             _ => vec![addr(1)],
@@ -63,7 +68,7 @@ impl Group {
         let config = Config {
             join,
             checkpoint_slots: 200,
-            ..config(Path::new("/nn"), &addr(number))
+            ..config(Path::new("/nn"), listen)
         };
         let io = self.world.node(&host(number));
         self.servers[number - 1] = Some(Server::start_local(io, config).await.unwrap());
@@ -370,5 +375,45 @@ fn one_that_lost_its_disk_has_no_vote_until_it_is_admitted_in_its_own_place() {
         group.crash(other);
         let mut raw = group.client(None).await;
         raw.call(1, mkdir("after")).await.unwrap();
+    });
+}
+
+#[test]
+fn commands_of_a_session_that_has_ended_do_not_use_up_slots() {
+    let world = World::new(44);
+    world.run(async {
+        let group = Group::start(&world, 1).await;
+        let mut gone = group.client(None).await;
+        gone.call(1, Op::CloseSession).await.unwrap();
+        // More than may be open at a time, each in a run of its own; none is even proposed.
+        for seq in 2..40 {
+            let refused = gone.call(seq, mkdir("never")).await.unwrap_err();
+            assert_eq!(refused.errno, errno::ESTALE);
+        }
+        let mut raw = group.client(None).await;
+        raw.call(1, mkdir("after")).await.unwrap();
+    });
+}
+
+#[test]
+fn one_that_moved_is_found_where_it_says_it_is() {
+    let world = World::new(45);
+    world.run(async {
+        let mut group = Group::start(&world, 3).await;
+        let moved = if group.leader().await == 3 { 2 } else { 3 };
+        group.crash(moved);
+        group.start_at(moved, &format!("nn{moved}:9999")).await;
+        let mut raw = group.client(None).await;
+        raw.call(1, mkdir("after")).await.unwrap();
+        let slot = group.identity(group.leader().await).await.unwrap().slot;
+        let server = group.servers[moved - 1].as_ref().unwrap();
+        let applied = || server.metrics().applied_slot.load(Ordering::Relaxed);
+        for _ in 0..100 {
+            if applied() >= slot {
+                return;
+            }
+            group.io().sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it has applied {} of {slot} slots", applied());
     });
 }
