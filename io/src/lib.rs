@@ -88,10 +88,13 @@ impl Io {
     /// # Errors
     /// [`Elapsed`] when the span has passed.
     pub async fn timeout<F: Future>(&self, d: Duration, f: F) -> Result<F::Output, Elapsed> {
-        let done = tokio::time::timeout(d, f).await.map_err(|_| Elapsed(d));
+        let elapsed = |_| Elapsed(d);
         match &self.0 {
-            Inner::Real(_) => done,
-            Inner::Sim(node) => node.while_alive(done).await,
+            Inner::Real(_) => tokio::time::timeout(d, f).await.map_err(elapsed),
+            Inner::Sim(node) => {
+                let done = tokio::time::timeout(node.true_span(d), f).await;
+                node.while_alive(done.map_err(elapsed)).await
+            }
         }
     }
 

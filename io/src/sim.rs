@@ -12,11 +12,14 @@
 //! * Time has a resolution of 1 ms, which is that of tokio's timers.
 //! * Streams are in order, lose nothing, and hold at most [`STREAM_BUFFER`] bytes each way. Latency
 //!   is drawn for each write. A partition holds bytes back until it heals, as TCP does.
+//! * A node that is paused gets no answers until it goes on: what it asks of its disk, its network
+//!   and its timers waits. Its clocks run on.
 //! * A crash ends a node's life: its streams break, its locks go, and nothing that is still
 //!   running with an [`Io`] of that life ever gets an answer again. [`World::node`] starts the next.
 //! * Disks keep synced and unsynced contents apart, and a crash decides what is left
 //!   ([`Unsynced`]). Names are durable in the order in which they changed; directories at once.
 
+mod clock;
 mod disk;
 mod files;
 mod net;
@@ -27,16 +30,18 @@ pub(crate) use files::{SimFile, SimLock};
 pub(crate) use net::{SimListener, SimRead, SimStream, SimWrite};
 
 use crate::Io;
+use clock::Clock;
 use disk::Disk;
 use net::Net;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::{Future, pending};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -86,10 +91,14 @@ struct NodeState {
     /// Draws what its disk does.
     chance: StdRng,
     disk: Disk,
-    clock_offset_ns: i64,
+    clock: Clock,
     next_port: u16,
     fail_next_sync: bool,
     sync_delay_ms: u64,
+    /// Nothing that it waits for comes.
+    paused: bool,
+    /// Who looks again when it goes on.
+    sleepers: Vec<Waker>,
 }
 
 impl State {
@@ -117,10 +126,12 @@ impl State {
                 random: stream(1),
                 chance: stream(2),
                 disk: Disk::new(CAPACITY),
-                clock_offset_ns: 0,
+                clock: Clock::default(),
                 next_port: 40_000,
                 fail_next_sync: false,
                 sync_delay_ms: 2,
+                paused: false,
+                sleepers: Vec::new(),
             }
         })
     }
@@ -240,25 +251,63 @@ impl World {
             let mut state = self.0.lock();
             let node = state.node(name);
             node.life += 1;
+            node.paused = false;
+            let sleepers = std::mem::take(&mut node.sleepers);
             node.disk.crash(unsynced, &mut node.chance);
             state.note(name, format_args!("crash {unsynced:?}"));
-            state.net.crash(name)
+            let mut wakers = state.net.crash(name);
+            wakers.extend(sleepers);
+            wakers
         };
-        wakers.into_iter().for_each(std::task::Waker::wake);
-        self.0.changed.notify_waiters();
+        self.wake(wakers);
     }
 
     /// Cuts two nodes off from each other, or joins them again. Bytes on the way arrive afterwards.
     pub fn partition(&self, a: &str, b: &str, on: bool) {
+        self.cut(a, b, on);
+        self.cut(b, a, on);
+    }
+
+    /// Holds what one node sends to another, or lets it through again. The other way is as it was; new connections need
+    /// both.
+    pub fn cut(&self, from: &str, to: &str, on: bool) {
         let wakers = {
             let mut state = self.0.lock();
-            state.note(
-                a,
-                format_args!("{} {b}", if on { "cut off from" } else { "joined with" }),
-            );
-            state.net.partition(a, b, on)
+            let what = if on { "is not heard by" } else { "is heard by" };
+            state.note(from, format_args!("{what} {to}"));
+            state.net.cut(from, to, on)
         };
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        self.wake(wakers);
+    }
+
+    /// Breaks the connections between two nodes, as a router that forgets them does.
+    pub fn reset(&self, a: &str, b: &str) {
+        let wakers = {
+            let mut state = self.0.lock();
+            state.note(a, format_args!("loses its connections with {b}"));
+            state.net.reset(a, b)
+        };
+        self.wake(wakers);
+    }
+
+    /// Pauses a node, as SIGSTOP does, or lets it go on.
+    pub fn pause(&self, name: &str, on: bool) {
+        let wakers = {
+            let mut state = self.0.lock();
+            state.note(name, format_args!("{}", if on { "pauses" } else { "goes on" }));
+            let node = state.node(name);
+            node.paused = on;
+            if on {
+                Vec::new()
+            } else {
+                std::mem::take(&mut node.sleepers)
+            }
+        };
+        self.wake(wakers);
+    }
+
+    fn wake(&self, wakers: Vec<Waker>) {
+        wakers.into_iter().for_each(Waker::wake);
         self.0.changed.notify_waiters();
     }
 
@@ -280,7 +329,15 @@ impl World {
 
     /// How far a node's wall clock is ahead of the others, nanoseconds.
     pub fn set_clock_offset_ns(&self, name: &str, offset: i64) {
-        self.0.lock().node(name).clock_offset_ns = offset;
+        self.0.lock().node(name).clock.set_offset_ns(offset);
+    }
+
+    /// How fast a node's clocks run: so many millionths faster than true time (0 at first; a negative number is slower).
+    /// They go on from where they are.
+    pub fn set_clock_drift_ppm(&self, name: &str, ppm: i64) {
+        let mut state = self.0.lock();
+        let now = state.now();
+        state.node(name).clock.set_drift(now, ppm);
     }
 
     /// Flips bits of one byte of a file, as a rotting disk does.
@@ -333,13 +390,28 @@ impl Node {
         }
     }
 
-    /// The same; a life that is over waits for ever.
-    async fn act<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        let done = self.with(act);
-        match done {
-            Some(value) => value,
-            None => pending().await,
+    /// The same, for who is polled: not while the node is paused.
+    fn poll_with<T>(&self, cx: &Context<'_>, act: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let mut state = self.shared.lock();
+        let node = state.node(&self.name);
+        if node.life != self.life {
+            return None;
         }
+        if node.paused {
+            node.sleepers.push(cx.waker().clone());
+            return None;
+        }
+        Some(act(&mut state))
+    }
+
+    /// Does something to the world when the node is not paused; a life that is over waits for ever.
+    async fn act<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        let mut act = Some(act);
+        poll_fn(|cx| {
+            let done = self.poll_with(cx, |state| act.take().map(|act| act(state)));
+            done.flatten().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// Hands a value on, unless this life is over.
@@ -350,29 +422,35 @@ impl Node {
 
     pub(crate) fn now_ns(&self) -> i64 {
         let mut state = self.shared.lock();
-        let passed = i64::try_from(state.now().as_nanos()).unwrap_or(i64::MAX);
-        EPOCH_NS
-            .saturating_add(passed)
-            .saturating_add(state.node(&self.name).clock_offset_ns)
+        let now = state.now();
+        EPOCH_NS.saturating_add(state.node(&self.name).clock.wall_ns(now))
     }
 
     pub(crate) fn mono_ns(&self) -> u64 {
-        u64::try_from(self.shared.lock().now().as_nanos()).unwrap_or(u64::MAX)
+        let mut state = self.shared.lock();
+        let now = state.now();
+        state.node(&self.name).clock.mono_ns(now)
     }
 
     pub(crate) fn random_u64(&self) -> u64 {
         self.shared.lock().node(&self.name).random.next_u64()
     }
 
+    /// True time that passes while so much passes on the node's clock.
+    pub(crate) fn true_span(&self, d: Duration) -> Duration {
+        self.shared.lock().node(&self.name).clock.true_span(d)
+    }
+
     pub(crate) async fn sleep(&self, d: Duration) {
-        tokio::time::sleep(d).await;
+        tokio::time::sleep(self.true_span(d)).await;
         self.while_alive(()).await;
     }
 
     /// Waits for as long as the network takes.
     async fn latency(&self) {
         let wait = self.act(|state| state.net.latency(&mut state.rng)).await;
-        self.sleep(wait).await;
+        tokio::time::sleep(wait).await;
+        self.while_alive(()).await;
     }
 
     /// Lets others go first at times, as a real disk does.

@@ -402,3 +402,97 @@ fn an_address_belongs_to_its_node() {
         assert_eq!(lost.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     });
 }
+
+#[test]
+fn a_way_that_is_cut_holds_what_goes_that_way() {
+    let world = World::new(30);
+    world.run(async {
+        tokio::spawn(echo(world.node("s"), "s:1"));
+        let io = world.node("c");
+        io.sleep(ms(10)).await;
+        let mut stream = io.connect("s:1", SOON).await.unwrap();
+        assert_eq!(ask(&mut stream, b"one").await.unwrap(), b"one");
+        world.cut("s", "c", true);
+        // The question gets through, and the answer does not.
+        stream.write_all(b"two").await.unwrap();
+        io.sleep(ms(500)).await;
+        let mut got = [0; 3];
+        let answer = io.timeout(ms(500), stream.read_exact(&mut got)).await;
+        assert!(answer.is_err(), "{answer:?}");
+        assert!(world.trace().contains("s receive"));
+        let connected = io.connect("s:1", ms(500)).await;
+        assert_eq!(connected.unwrap_err().kind(), ErrorKind::TimedOut);
+        world.cut("s", "c", false);
+        stream.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"two");
+    });
+}
+
+#[test]
+fn connections_that_are_lost_break_on_both_sides() {
+    let world = World::new(31);
+    world.run(async {
+        tokio::spawn(echo(world.node("s"), "s:1"));
+        let io = world.node("c");
+        io.sleep(ms(10)).await;
+        let mut stream = io.connect("s:1", SOON).await.unwrap();
+        assert_eq!(ask(&mut stream, b"one").await.unwrap(), b"one");
+        world.reset("s", "c");
+        let why = ask(&mut stream, b"two").await.unwrap_err();
+        assert_eq!(why.kind(), ErrorKind::ConnectionReset);
+        let mut again = io.connect("s:1", SOON).await.unwrap();
+        assert_eq!(ask(&mut again, b"three").await.unwrap(), b"three");
+    });
+}
+
+#[test]
+fn a_paused_node_does_nothing_until_it_goes_on() {
+    let world = World::new(32);
+    world.run(async {
+        tokio::spawn(echo(world.node("s"), "s:1"));
+        let io = world.node("c");
+        io.sleep(ms(10)).await;
+        let mut stream = io.connect("s:1", SOON).await.unwrap();
+        world.pause("s", true);
+        let before = io.mono_ns();
+        let asked = io.timeout(ms(700), ask(&mut stream, b"one")).await;
+        assert!(asked.is_err(), "{asked:?}");
+        let slept = world.node("s");
+        let sleeping = tokio::spawn(async move {
+            slept.sleep(ms(50)).await;
+            slept.mono_ns()
+        });
+        io.sleep(ms(300)).await;
+        world.pause("s", false);
+        let woke = sleeping.await.unwrap();
+        assert_eq!(woke - before, 1_000_000_000);
+        let mut got = [0; 3];
+        stream.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"one");
+        // What was paused can still crash.
+        world.pause("s", true);
+        world.crash("s");
+        assert!(ask(&mut stream, b"two").await.is_err());
+    });
+}
+
+#[test]
+fn a_clock_that_drifts_is_fast_in_all_that_it_measures() {
+    let world = World::new(33);
+    world.run(async {
+        let (fast, fair) = (world.node("fast"), world.node("fair"));
+        fair.sleep(ms(100)).await;
+        world.set_clock_drift_ppm("fast", 100_000);
+        let (a, b) = (fast.mono_ns(), fair.mono_ns());
+        assert_eq!(a, b, "it goes on from where it was");
+        fair.sleep(ms(1_000)).await;
+        assert_eq!(fast.mono_ns() - a, 1_100_000_000);
+        assert_eq!(fast.now_ns() - fair.now_ns(), 100_000_000);
+        let b = fair.mono_ns();
+        fast.sleep(ms(1_100)).await;
+        assert_eq!(fair.mono_ns() - b, 1_000_000_000);
+        let waited = fast.timeout(ms(2_200), std::future::pending::<()>()).await;
+        assert!(waited.is_err());
+        assert_eq!(fair.mono_ns() - b, 3_000_000_000);
+    });
+}

@@ -22,6 +22,7 @@ const BACKLOG: usize = 128;
 pub(super) struct Net {
     /// Least and most, whole milliseconds.
     pub(super) latency_ms: (u64, u64),
+    /// Sender and receiver whose bytes do not get through.
     cuts: BTreeSet<(String, String)>,
     listeners: BTreeMap<(Arc<str>, u16), Listening>,
     conns: BTreeMap<u64, Conn>,
@@ -116,40 +117,51 @@ impl Conn {
     }
 }
 
-fn pair(a: &str, b: &str) -> (String, String) {
-    if a <= b {
-        (a.into(), b.into())
-    } else {
-        (b.into(), a.into())
-    }
-}
-
 impl Net {
     pub(super) fn latency(&self, rng: &mut StdRng) -> Duration {
         let (least, most) = self.latency_ms;
         Duration::from_millis(rng.random_range(least..=most))
     }
 
+    fn gets_through(&self, from: &str, to: &str) -> bool {
+        self.cuts.is_empty() || from == to || !self.cuts.contains(&(from.into(), to.into()))
+    }
+
+    /// Both ways.
     fn reachable(&self, a: &str, b: &str) -> bool {
-        a == b || self.cuts.is_empty() || !self.cuts.contains(&pair(a, b))
+        self.gets_through(a, b) && self.gets_through(b, a)
     }
 
-    /// Whether a connection's bytes can pass now.
-    fn passes(&self, conn: u64) -> bool {
-        self.conns
-            .get(&conn)
-            .is_some_and(|c| self.reachable(&c.caller.node, &c.callee.node))
+    /// Whether what one side of a connection sends can pass now.
+    fn passes(&self, conn: u64, from: Side) -> bool {
+        self.conns.get(&conn).is_some_and(|c| match from {
+            Side::Caller => self.gets_through(&c.caller.node, &c.callee.node),
+            Side::Callee => self.gets_through(&c.callee.node, &c.caller.node),
+        })
     }
 
-    pub(super) fn partition(&mut self, a: &str, b: &str, on: bool) -> Vec<Waker> {
+    pub(super) fn cut(&mut self, from: &str, to: &str, on: bool) -> Vec<Waker> {
         let mut wakers = Vec::new();
         if on {
-            self.cuts.insert(pair(a, b));
+            self.cuts.insert((from.into(), to.into()));
         } else {
-            self.cuts.remove(&pair(a, b));
+            self.cuts.remove(&(from.into(), to.into()));
             self.conns
                 .values_mut()
                 .for_each(|conn| conn.wake(&mut wakers));
+        }
+        wakers
+    }
+
+    /// Breaks all connections between two nodes.
+    pub(super) fn reset(&mut self, a: &str, b: &str) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        for conn in self.conns.values_mut() {
+            let (from, to) = (&*conn.caller.node, &*conn.callee.node);
+            if (from == a && to == b) || (from == b && to == a) {
+                conn.reset = true;
+                conn.wake(&mut wakers);
+            }
         }
         wakers
     }
@@ -347,7 +359,7 @@ impl SimListener {
 
     pub(crate) async fn accept(&self) -> io::Result<(SimStream, String)> {
         poll_fn(|cx| {
-            let accepted = self.node.with(|state| {
+            let accepted = self.node.poll_with(cx, |state| {
                 let listening = state.net.listeners.get_mut(&self.key())?;
                 let Some((stream, peer)) = listening.backlog.pop_front() else {
                     if !listening.waiting.iter().any(|w| w.will_wake(cx.waker())) {
@@ -537,7 +549,7 @@ impl SimRead {
         buf: &mut ReadBuf<'_>,
         wakers: &mut Vec<Waker>,
     ) -> Found {
-        let passes = state.net.passes(self.link.conn);
+        let passes = state.net.passes(self.link.conn, self.link.side.other());
         let Some(conn) = state.net.conns.get_mut(&self.link.conn) else {
             return Found::Done(Err(reset()));
         };
@@ -591,7 +603,7 @@ impl AsyncRead for SimRead {
             let found = this
                 .link
                 .node
-                .with(|state| this.look(state, cx, buf, &mut wakers));
+                .poll_with(cx, |state| this.look(state, cx, buf, &mut wakers));
             wakers.into_iter().for_each(Waker::wake);
             match found {
                 Some(Found::Done(result)) => {
@@ -637,7 +649,8 @@ impl SimWrite {
         wakers: &mut Vec<Waker>,
     ) -> Poll<io::Result<usize>> {
         let link = &self.link;
-        let passes = state.net.passes(link.conn);
+        let passes = state.net.passes(link.conn, Side::Caller)
+            && state.net.passes(link.conn, Side::Callee);
         let latency = state.net.latency_ms;
         let Some(conn) = state.net.conns.get_mut(&link.conn) else {
             return Poll::Ready(Err(reset()));
@@ -695,7 +708,7 @@ impl AsyncWrite for SimWrite {
         let put = self
             .link
             .node
-            .with(|state| self.put(state, cx, buf, &mut wakers));
+            .poll_with(cx, |state| self.put(state, cx, buf, &mut wakers));
         wakers.into_iter().for_each(Waker::wake);
         put.unwrap_or(Poll::Pending)
     }

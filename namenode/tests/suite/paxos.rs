@@ -5,6 +5,7 @@
 //! with one has applied all that was ever acknowledged.
 
 mod mistakes;
+mod weather;
 
 use mistakes::Mistake;
 use overlog::api::{Change, Message, Options, Output, Time};
@@ -56,12 +57,20 @@ fn changed_program(count: usize, mistake: Option<&Mistake>) -> Arc<Program> {
 struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, n: usize) -> usize {
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % n as u64).unwrap()
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % n as u64).unwrap()
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
     }
 
     fn span(&mut self, most: i64) -> i64 {
@@ -101,15 +110,18 @@ struct Peer {
     beaten: i64,
     governs: bool,
     leased_until: i64,
+    /// It does nothing until then (true time), as if it got no processor.
+    paused_until: i64,
 }
 
 /// A message on its way.
 #[derive(Clone)]
 struct Flying {
-    from: usize,
     to: usize,
     rel: RelId,
     row: Row,
+    /// When it comes, where time runs on.
+    due: i64,
 }
 
 /// What is wrong with a link.
@@ -119,6 +131,10 @@ enum Link {
     Slow,
     /// What is sent is lost.
     Cut,
+    /// Half of what is sent is lost.
+    Lossy,
+    /// What is sent comes once the link is mended.
+    Held,
 }
 
 struct Net {
@@ -134,6 +150,8 @@ struct Net {
     /// The last slot that a governing node has applied: clients have heard of it.
     acknowledged: i64,
     proposed: i64,
+    /// Draws how long messages take.
+    delays: Dice,
 }
 
 impl Net {
@@ -149,6 +167,7 @@ impl Net {
             beaten: 0,
             governs: false,
             leased_until: 0,
+            paused_until: 0,
         });
         let mut net = Net {
             program: Arc::clone(program),
@@ -159,6 +178,7 @@ impl Net {
             decided: BTreeMap::new(),
             acknowledged: 0,
             proposed: 0,
+            delays: Dice(dice.next()),
         };
         (0..count).for_each(|at| net.start(at));
         net
@@ -300,14 +320,15 @@ impl Net {
             let to = (0..self.peers.len()).find(|n| addr(*n) == message.to);
             assert!(to.is_some() || message.to == Value::addr("disk"));
             let to = to.unwrap_or(at);
-            if self.links.get(&(at, to)) == Some(&Link::Cut) {
+            let link = self.links.get(&(at, to)).copied();
+            let Some(delay) = weather::delay(link, &mut self.delays) else {
                 continue;
-            }
+            };
             self.flying.push(Flying {
-                from: at,
                 to,
                 rel: message.rel,
                 row: message.row,
+                due: self.now.saturating_add(delay),
             });
         }
     }
@@ -435,7 +456,10 @@ impl Net {
             5 if self.peers[at].node.is_some() => self.sync(at, 1 + dice.below(3), true),
             6 => self.checkpoint(at),
             11 => self.change_link(dice),
-            12 => self.pass(dice),
+            12 => {
+                let span = dice.span(600 * MS);
+                weather::Weather::any(dice).pass(self, dice, span);
+            }
             _ if self.flying.is_empty() => {}
             7 => {
                 self.pick(dice, None);
@@ -457,59 +481,6 @@ impl Net {
             _ => {
                 let Flying { to, rel, row, .. } = self.pick(dice, None).unwrap();
                 self.give(to, vec![(rel, row)]);
-            }
-        }
-    }
-
-    /// Links break and are mended, one way or both.
-    fn change_link(&mut self, dice: &mut Dice) {
-        let (a, b) = (dice.below(self.peers.len()), dice.below(self.peers.len()));
-        if a == b || dice.below(3) == 0 {
-            self.links.clear();
-            return;
-        }
-        let link = [Link::Slow, Link::Cut][dice.below(2)];
-        if dice.below(3) == 0 {
-            // One is alone.
-            for other in (0..self.peers.len()).filter(|other| *other != a) {
-                self.links.insert((a, other), link);
-                self.links.insert((other, a), link);
-            }
-            return;
-        }
-        self.links.insert((a, b), link);
-        if dice.below(2) == 0 {
-            self.links.insert((b, a), link);
-        }
-    }
-
-    /// Time passes with the links and disks as they are; whoever governs is asked for something now and then.
-    fn pass(&mut self, dice: &mut Dice) {
-        let end = self.now + dice.span(600 * MS);
-        let hurry = dice.below(4) == 0;
-        while self.now < end {
-            self.now += MS;
-            for at in 0..self.peers.len() {
-                if self.peers[at].node.is_none() {
-                    continue;
-                }
-                if self.now - self.peers[at].beaten >= 50 * MS {
-                    self.beat(at);
-                }
-                if dice.below(if hurry { 2 } else { 12 }) == 0 {
-                    self.sync(at, 1 + dice.below(3), true);
-                }
-                if self.peers[at].governs && dice.below(8) == 0 {
-                    self.propose(at);
-                }
-            }
-            for message in std::mem::take(&mut self.flying) {
-                let slow = self.links.get(&(message.from, message.to)) == Some(&Link::Slow);
-                if dice.below(if slow { 60 } else { 3 }) == 0 {
-                    self.give(message.to, vec![(message.rel, message.row)]);
-                } else {
-                    self.flying.push(message);
-                }
             }
         }
     }
@@ -636,12 +607,10 @@ fn a_calm_cluster_keeps_its_leader_and_stores_nothing() {
     assert_eq!(stored, after);
 }
 
-/// Any schedule of deliveries, losses, repeats, stops, starts, syncs and clocks. In the calm after it somebody leads,
-/// everything that was decided is known to all, and more can be decided.
+/// Any schedule of deliveries, losses, repeats, stops, starts, syncs and clocks, and then calm.
 fn any_schedule(programs: &[Arc<Program>; 2], seed: u64, case: u32) {
     let mut dice = Dice(seed.wrapping_mul(1_000_003) + u64::from(case));
-    let few = case % 4 != 3;
-    let (program, count) = (&programs[usize::from(!few)], if few { 3 } else { 5 });
+    let (program, count) = of_case(programs, case);
     let mut net = Net::new(program, count, &mut dice);
     if dice.below(2) == 0 {
         net.calm(2_000 * MS);
@@ -651,28 +620,41 @@ fn any_schedule(programs: &[Arc<Program>; 2], seed: u64, case: u32) {
     for _ in 0..300 {
         net.step(&mut dice, &chances);
     }
-    net.links.clear();
-    (0..count).for_each(|at| {
+    settles(&mut net, &format!("case {case}"));
+}
+
+/// In the calm somebody leads, everything that was decided is known to all, and more can be decided.
+fn settles(net: &mut Net, case: &str) {
+    let count = net.peers.len();
+    net.mend();
+    for at in 0..count {
+        net.peers[at].paused_until = 0;
         if net.peers[at].node.is_none() {
             net.start(at);
         }
-    });
+    }
     net.calm(10_000 * MS);
     let leader = net
         .leader()
-        .unwrap_or_else(|| panic!("case {case}: nobody leads\n{}", net.show()));
+        .unwrap_or_else(|| panic!("{case}: nobody leads\n{}", net.show()));
     let before = net.decided.len();
     net.propose(leader);
     net.calm(200 * MS);
     let last = *net.decided.keys().last().unwrap();
     assert!(
         net.decided.len() > before,
-        "case {case}: nothing more is decided"
+        "{case}: nothing more is decided"
     );
     for at in 0..count {
         let applied = net.applied(at);
-        assert_eq!(applied, last, "case {case}: node {at}\n{}", net.show());
+        assert_eq!(applied, last, "{case}: node {at}\n{}", net.show());
     }
+}
+
+/// The program of a case, and how many nodes run it.
+fn of_case(programs: &[Arc<Program>; 2], case: u32) -> (&Arc<Program>, usize) {
+    let few = case % 4 != 3;
+    (&programs[usize::from(!few)], if few { 3 } else { 5 })
 }
 
 fn seed() -> u64 {
