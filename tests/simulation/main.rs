@@ -4,6 +4,8 @@
 
 mod cluster;
 mod failover;
+mod faults;
+mod group;
 mod losses;
 mod smoke;
 mod trace;

@@ -117,6 +117,7 @@ struct Peer {
 /// A message on its way.
 #[derive(Clone)]
 struct Flying {
+    from: usize,
     to: usize,
     rel: RelId,
     row: Row,
@@ -298,7 +299,7 @@ impl Net {
             applied,
         });
         self.send(at, eager);
-        let mut chosen = Vec::new();
+        let (mut chosen, mut behind) = (Vec::new(), None);
         for (rel, row) in out.observed {
             let values = row.values();
             match self.program.relation(rel).name.as_str() {
@@ -306,12 +307,15 @@ impl Net {
                 "begins" => self.peers[at].governs = true,
                 "steps_down" => self.peers[at].governs = false,
                 "leads" => self.peers[at].leased_until = int(&values[1]),
-                _ => self.catch_up(at, &values[0]),
+                _ => behind = Some(values[0].clone()),
             }
         }
         chosen.sort();
         for (slot, value) in chosen {
             self.apply(at, slot, value);
+        }
+        if let Some(from) = behind {
+            self.catch_up(at, &from);
         }
     }
 
@@ -325,6 +329,7 @@ impl Net {
                 continue;
             };
             self.flying.push(Flying {
+                from: at,
                 to,
                 rel: message.rel,
                 row: message.row,

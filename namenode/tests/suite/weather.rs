@@ -45,8 +45,8 @@ impl Weather {
         let mut one = |of: &[usize]| of[dice.below(of.len())];
         Weather {
             links: one(&[40, 120, 400]),
-            sync: one(&[1, 3, 12]),
-            stop_unsynced: one(&[20, 200, 5_000]),
+            sync: one(&[1, 4, 20]),
+            stop_unsynced: one(&[5, 50, 5_000]),
             stop: one(&[500, 2_000, 50_000]),
             start: one(&[3, 30, 300]),
             pause: one(&[500, 5_000, 50_000]),
@@ -108,8 +108,12 @@ impl Net {
     /// Links break and are mended, one way or both.
     pub fn change_link(&mut self, dice: &mut Dice) {
         let (a, b) = (dice.below(self.peers.len()), dice.below(self.peers.len()));
-        if a == b || dice.one_in(4) {
+        if a == b || dice.one_in(6) {
             return self.mend();
+        }
+        if dice.one_in(4) {
+            self.links.remove(&(a, b));
+            return self.release();
         }
         let link = [Link::Slow, Link::Cut, Link::Lossy, Link::Held][dice.below(4)];
         let others: Vec<usize> = if dice.one_in(3) {
@@ -132,8 +136,14 @@ impl Net {
     /// All links are as they should be; what was held comes.
     pub fn mend(&mut self) {
         self.links.clear();
+        self.release();
+    }
+
+    /// What was held comes, where the link is mended.
+    fn release(&mut self) {
         for message in &mut self.flying {
-            if message.due >= NEVER {
+            let held = self.links.get(&(message.from, message.to)) == Some(&Link::Held);
+            if message.due >= NEVER && !held {
                 message.due = self.now + self.delays.span(6 * MS);
             }
         }

@@ -1,0 +1,306 @@
+//! NameNodes and DataNodes in a world in which things go wrong.
+
+use crate::faults::Fault;
+use anyhow::{Context, Result, bail};
+use boomfs_client::{Caller, Client, Config};
+use boomfs_datanode::DataNode;
+use boomfs_io::Io;
+use boomfs_io::sim::{Unsynced, World};
+use boomfs_namenode::Server;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long the cluster may take to be whole again.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Space on a disk that is not full, bytes.
+const CAPACITY: u64 = 64 << 30;
+/// Hosts of clients.
+const USERS: [&str; 2] = ["user", "look"];
+
+/// What runs on a node.
+enum Running {
+    NameNode(Server),
+    DataNode(DataNode),
+}
+
+/// See the module. Clones are the same cluster.
+#[derive(Clone)]
+pub struct Group {
+    world: World,
+    io: Io,
+    namenodes: usize,
+    nodes: Rc<RefCell<Vec<Option<Running>>>>,
+}
+
+impl Group {
+    /// Starts a cluster: the first NameNode founds it, the others join and are admitted.
+    ///
+    /// # Errors
+    /// A part does not start.
+    pub async fn start(world: &World, namenodes: usize, datanodes: usize) -> Result<Group> {
+        let nodes = (0..namenodes + datanodes).map(|_| None).collect();
+        let group = Group {
+            world: world.clone(),
+            io: world.node("fate"),
+            namenodes,
+            nodes: Rc::new(RefCell::new(nodes)),
+        };
+        for at in 0..namenodes + datanodes {
+            group.start_one(at).await?;
+            if (1..namenodes).contains(&at) {
+                group.admit(at).await?;
+            }
+        }
+        Ok(group)
+    }
+
+    fn host(&self, at: usize) -> String {
+        if at < self.namenodes {
+            format!("nn{at}")
+        } else {
+            format!("dn{}", at - self.namenodes)
+        }
+    }
+
+    fn addr(&self, at: usize) -> String {
+        format!("{}:9000", self.host(at))
+    }
+
+    /// Where the NameNodes listen.
+    pub fn addrs(&self) -> Vec<String> {
+        (0..self.namenodes).map(|at| self.addr(at)).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.nodes.borrow().len()
+    }
+
+    fn runs(&self, at: usize) -> bool {
+        self.nodes.borrow().get(at).is_some_and(Option::is_some)
+    }
+
+    fn set(&self, at: usize, running: Option<Running>) {
+        // Dropped after the borrow: it may do something on its way.
+        let before = match self.nodes.borrow_mut().get_mut(at) {
+            Some(place) => std::mem::replace(place, running),
+            None => running,
+        };
+        drop(before);
+    }
+
+    async fn start_one(&self, at: usize) -> Result<()> {
+        let io = self.world.node(&self.host(at));
+        let running = if at < self.namenodes {
+            let join = if at == 0 { Vec::new() } else { vec![self.addr(0)] };
+            let config = boomfs_namenode::Config {
+                join,
+                block_size: 64 << 10,
+                segment_bytes: 64 << 10,
+                checkpoint_slots: 150,
+                ..boomfs_namenode::Config::new("/namenode", self.addr(at))
+            };
+            Server::start_local(io, config).await.map(Running::NameNode).map_err(anyhow::Error::from)
+        } else {
+            let config = boomfs_datanode::Config::new("/datanode", self.addr(at), self.addrs());
+            DataNode::start(io, config).await.map(Running::DataNode).map_err(anyhow::Error::from)
+        };
+        let running = running.with_context(|| self.host(at))?;
+        self.set(at, Some(running));
+        Ok(())
+    }
+
+    async fn admit(&self, at: usize) -> Result<()> {
+        let nonce = match self.nodes.borrow().get(at) {
+            Some(Some(Running::NameNode(server))) => server.nonce(),
+            _ => bail!("{} does not run", self.host(at)),
+        };
+        let client =
+            Client::connect(self.world.node("admin"), Config::new(self.addrs(), "admin")).await?;
+        let node = client
+            .add_namenode(&Caller::default(), &self.addr(at), nonce, Default::default())
+            .await?;
+        loop {
+            let status = client.status().await?;
+            if status.namenodes.iter().any(|n| n.node == node && n.votes) {
+                break;
+            }
+            self.io.sleep(Duration::from_millis(20)).await;
+        }
+        Ok(client.close().await?)
+    }
+
+    fn crash(&self, at: usize, unsynced: Unsynced) {
+        self.world.crash_with(&self.host(at), unsynced);
+        self.set(at, None);
+    }
+
+    /// Does something after a while.
+    fn later(&self, ms: u64, act: impl AsyncFnOnce(Group) + 'static) {
+        let group = self.clone();
+        tokio::task::spawn_local(async move {
+            group.io.sleep(Duration::from_millis(ms)).await;
+            act(group).await;
+        });
+    }
+
+    fn everybody(&self) -> Vec<String> {
+        let nodes = (0..self.count()).map(|at| self.host(at));
+        nodes.chain(USERS.map(str::to_owned)).collect()
+    }
+
+    fn alone(&self, host: &str) {
+        for other in self.everybody().iter().filter(|other| *other != host) {
+            self.world.partition(host, other, true);
+        }
+    }
+
+    fn join_all(&self) {
+        let all = self.everybody();
+        for a in &all {
+            for b in all.iter().filter(|b| *b != a) {
+                self.world.cut(a, b, false);
+            }
+        }
+    }
+
+    /// Something goes wrong, or is mended. What does not fit the moment does nothing.
+    pub fn harm(&self, fault: Fault) {
+        let world = &self.world;
+        match fault {
+            Fault::Crash(at, unsynced, down_ms) if self.runs(at) => {
+                self.crash(at, unsynced);
+                self.later(down_ms, async move |group| {
+                    // A start in the midst of trouble may fail: the calm starts it again.
+                    if !group.runs(at)
+                        && let Err(why) = group.start_one(at).await
+                    {
+                        group.world.note(&format!("{} does not start: {why:#}", group.host(at)));
+                    }
+                });
+            }
+            Fault::Crash(..) => {}
+            Fault::Cut(a, b) => world.cut(&self.host(a), &self.host(b), true),
+            Fault::Part(a, b) => world.partition(&self.host(a), &self.host(b), true),
+            Fault::Alone(at) => self.alone(&self.host(at)),
+            Fault::PartUsers(at) => {
+                for user in USERS {
+                    world.partition(&self.host(at), user, true);
+                }
+            }
+            Fault::Join => self.join_all(),
+            Fault::Reset(a, b) => world.reset(&self.host(a), &self.host(b)),
+            Fault::Pause(at, ms) => {
+                world.pause(&self.host(at), true);
+                self.later(ms, async move |group| {
+                    group.world.pause(&group.host(at), false);
+                });
+            }
+            Fault::SlowDisk(at, ms) => world.set_sync_delay_ms(&self.host(at), ms),
+            Fault::FailSync(at) => world.fail_next_sync(&self.host(at)),
+            Fault::FillDisk(at, ms) => {
+                world.set_capacity(&self.host(at), 0);
+                self.later(ms, async move |group| {
+                    group.world.set_capacity(&group.host(at), CAPACITY);
+                });
+            }
+            Fault::Jump(at, ms) => world.set_clock_offset_ns(&self.host(at), ms * 1_000_000),
+            Fault::Drift(at, ppm) => world.set_clock_drift_ppm(&self.host(at), ppm),
+            Fault::Latency(ms) => world.set_latency_ms(0, ms),
+        }
+    }
+
+    async fn has_ended(&self, at: usize) -> bool {
+        let running = match self.nodes.borrow_mut().get_mut(at) {
+            Some(place) => place.take(),
+            None => None,
+        };
+        let ended = match &running {
+            // One that failed a sync has ended; it may be doing so now.
+            Some(Running::NameNode(server)) => {
+                let end = self.io.timeout(Duration::from_millis(300), server.ended());
+                end.await.is_ok()
+            }
+            Some(Running::DataNode(node)) => {
+                let end = self.io.timeout(Duration::from_millis(300), node.failed());
+                end.await.is_ok()
+            }
+            None => true,
+        };
+        self.set(at, running);
+        ended
+    }
+
+    /// Everything is mended, and who does not run is started.
+    ///
+    /// # Errors
+    /// One does not start.
+    pub async fn calm(&self) -> Result<()> {
+        self.join_all();
+        self.world.set_latency_ms(0, 2);
+        for at in 0..self.count() {
+            let host = self.host(at);
+            self.world.pause(&host, false);
+            self.world.set_sync_delay_ms(&host, 2);
+            self.world.set_capacity(&host, CAPACITY);
+        }
+        // What was to happen later has happened.
+        self.io.sleep(Duration::from_secs(2)).await;
+        for at in 0..self.count() {
+            if self.has_ended(at).await {
+                self.crash(at, Unsynced::Random);
+                self.start_one(at).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all NameNodes have applied the same slots, and compares what they have then.
+    ///
+    /// # Errors
+    /// They do not come to the same state.
+    pub async fn settle(&self) -> Result<()> {
+        let started = self.io.mono_ns();
+        let mut last = String::new();
+        while Duration::from_nanos(self.io.mono_ns() - started) < PATIENCE {
+            let mut states = Vec::new();
+            for at in 0..self.namenodes {
+                states.push(self.state(at).await.unwrap_or_else(|e| format!("{e:#}")));
+            }
+            let first = states.first().cloned().unwrap_or_default();
+            if first.starts_with('[') && states.iter().all(|state| *state == first) {
+                return Ok(());
+            }
+            last = states.join("\n");
+            self.io.sleep(Duration::from_millis(200)).await;
+        }
+        bail!("the NameNodes do not come to the same state:\n{last}")
+    }
+
+    /// Clock, counters, tree, blocks and sessions of one NameNode, as it has applied them.
+    async fn state(&self, at: usize) -> Result<String> {
+        let config = Config {
+            stale: true,
+            deadline: Duration::from_secs(2),
+            ..Config::new(vec![self.addr(at)], "look")
+        };
+        let client = Client::observer(self.world.node("look"), config).await?;
+        let mut text = String::new();
+        for query in [
+            "? c(S, T) :- clock(S, T);",
+            "? n(N, R) :- counter(N, R);",
+            "? d(P, N, I) :- dentry(P, N, I, _);",
+            "? i(I, L, C) :- inode(Ino: I, Nlink: L, Ctime: C);",
+            "? f(I, O, B) :- fileblock(I, O, B);",
+            "? b(B, G, L) :- block(Block: B, Generation: G, Length: L);",
+            "? s(S, N, A) :- session(Session: S, Next: N, Ack: A);",
+            "? m(N, A) :- namenode(N, _, A, _);",
+        ] {
+            let mut rows = client.query(query, 100_000).await?.rows;
+            rows.sort();
+            text += &format!("[{}] ", rows.join(" "));
+        }
+        client.close().await?;
+        Ok(text)
+    }
+}
