@@ -56,6 +56,9 @@ const EPOCH_NS: i64 = 1_767_225_600_000_000_000;
 /// Space of a new node, bytes.
 const CAPACITY: u64 = 64 << 30;
 
+/// The most that a sync of a new node takes, milliseconds.
+const SYNC_DELAY_MS: u64 = 2;
+
 /// Virtual time that a run may take.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -129,7 +132,7 @@ impl State {
                 clock: Clock::default(),
                 next_port: 40_000,
                 fail_next_sync: false,
-                sync_delay_ms: 2,
+                sync_delay_ms: SYNC_DELAY_MS,
                 paused: false,
                 sleepers: Vec::new(),
             }
@@ -322,6 +325,15 @@ impl World {
         self.0.lock().node(name).fail_next_sync = true;
     }
 
+    /// A node's disk is as it was at first, but for what is on it: quick, with room, and no sync fails.
+    pub fn mend_disk(&self, name: &str) {
+        let mut state = self.0.lock();
+        let node = state.node(name);
+        node.fail_next_sync = false;
+        node.sync_delay_ms = SYNC_DELAY_MS;
+        node.disk.set_capacity(CAPACITY);
+    }
+
     /// The most that a sync takes on a node, milliseconds (2 at first).
     pub fn set_sync_delay_ms(&self, name: &str, most: u64) {
         self.0.lock().node(name).sync_delay_ms = most;
@@ -338,6 +350,14 @@ impl World {
         let mut state = self.0.lock();
         let now = state.now();
         state.node(name).clock.set_drift(now, ppm);
+    }
+
+    /// Cuts a node's power and gives it another disk, on which nothing is.
+    pub fn crash_and_lose_disk(&self, name: &str) {
+        self.crash_with(name, Unsynced::Lost);
+        let mut state = self.0.lock();
+        state.note(name, format_args!("has a new disk"));
+        state.node(name).disk = Disk::new(CAPACITY);
     }
 
     /// Flips bits of one byte of a file, as a rotting disk does.

@@ -72,6 +72,8 @@ pub struct Inputs {
     pub be: RelId,
     /// What a checkpoint holds need not be kept.
     pub truncate: RelId,
+    /// It is about to stop.
+    pub quits: RelId,
 }
 
 impl Inputs {
@@ -94,6 +96,7 @@ impl Inputs {
             configure: event(program, "configure", 5)?,
             be: event(program, "be", 2)?,
             truncate: event(program, "truncate", 1)?,
+            quits: event(program, "quits", 1)?,
         })
     }
 }

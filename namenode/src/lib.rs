@@ -3,6 +3,7 @@
 
 pub mod codec;
 pub mod metrics;
+pub mod planted;
 pub mod rules;
 pub mod server;
 pub mod store;

@@ -2,7 +2,9 @@
 
 use overlog::check::{CompileOptions, Sources, compile};
 use overlog::diag::Diagnostics;
+use crate::planted::{Mistake, planted};
 use overlog::ir::Program;
+use std::borrow::Cow;
 
 macro_rules! rule_files {
     ($($name:literal),* $(,)?) => {
@@ -40,11 +42,19 @@ rule_files!(
     "paxos/lease.olg",
 );
 
+/// A rule file's text, with the mistake that a test may have planted.
+fn changed(text: &'static str) -> Cow<'static, str> {
+    match planted() {
+        Some(Mistake::Rule(from, to)) if text.contains(from) => text.replace(from, to).into(),
+        _ => text.into(),
+    }
+}
+
 /// The rule files as sources of the language.
 pub fn sources() -> Sources {
     let mut sources = Sources::new();
     for (name, text) in FILES {
-        sources.add(*name, *text);
+        sources.add(*name, changed(text));
     }
     sources
 }

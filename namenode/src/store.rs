@@ -18,6 +18,7 @@ pub mod segment;
 #[cfg(test)]
 mod tests;
 
+use crate::planted::{Mistake, planted};
 use crate::metrics::Metrics;
 use boomfs_io::{File, Io, LockGuard, Open};
 use boomfs_wire::{ClusterId, encode_record};
@@ -587,10 +588,14 @@ async fn create(io: &Io, layout: &Layout, options: &Options) -> Result<(), Store
     io.sync_dir(&layout.log())
         .await
         .map_err(StoreError::sync(&layout.log()))?;
+    let nonce = match planted() {
+        Some(Mistake::MadeAgainAs(nonce)) => nonce,
+        _ => (io.random_u64() >> 1).max(1),
+    };
     let identity = Identity {
         cluster,
         created_ns: io.now_ns(),
-        nonce: (io.random_u64() >> 1).max(1),
+        nonce,
         founder: options.founder,
     };
     let bytes = encode(&layout.identity(), record::IDENTITY, &identity)?;

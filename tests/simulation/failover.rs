@@ -7,6 +7,9 @@
 //! `BOOMFS_SIM_SEEDS` is how many seeds are run (default 25), `BOOMFS_SIM_SEED` where they start. A failure prints the
 //! command that runs its seed alone, with as few faults as still make it fail: `BOOMFS_SIM_FAULTS` says which of them.
 
+#[path = "mistakes.rs"]
+mod mistakes;
+
 use crate::faults::{self, Planned, kept};
 use crate::group::Group;
 use crate::trace;
@@ -16,6 +19,7 @@ use boomfs_drill::drill::{broken, by_directory};
 use boomfs_drill::workload::{Shared, list_all, work};
 use boomfs_io::sim::World;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,20 +34,28 @@ const NAMENODES: usize = 3;
 /// DataNodes.
 const DATANODES: usize = 3;
 
-/// One run: a world, and which of the planned faults happen in it; `None`: all.
+/// One run: a world, and what happens in it.
 struct Run {
     world: World,
+    /// Which of the planned faults happen; `None`: all.
     kept: Option<BTreeSet<usize>>,
+    datanodes: usize,
+    /// Whoever loses its disk comes back under its old identity.
+    made_again: bool,
 }
 
 impl Run {
     fn new(seed: u64, kept: Option<BTreeSet<usize>>) -> Run {
-        let world = World::new(seed);
-        Run { world, kept }
+        Run {
+            world: World::new(seed),
+            kept,
+            datanodes: DATANODES,
+            made_again: false,
+        }
     }
 
     fn plan(&self) -> Vec<(usize, Planned)> {
-        let all = faults::plan(&self.world.node("fate"), NAMENODES, DATANODES, TROUBLE_MS);
+        let all = faults::plan(&self.world.node("fate"), NAMENODES, self.datanodes, TROUBLE_MS);
         let happens = |(number, _): &(usize, Planned)| {
             self.kept.as_ref().is_none_or(|kept| kept.contains(number))
         };
@@ -57,9 +69,10 @@ impl Run {
     async fn trouble(&self) -> Result<()> {
         let world = &self.world;
         let plan = self.plan();
-        let group = Group::start(world, NAMENODES, DATANODES).await?;
+        let mut group = Group::start(world, NAMENODES, self.datanodes).await?;
+        group.made_again = self.made_again;
         let io = world.node("user");
-        let shared = Arc::new(Shared::new(io.clone(), Duration::from_millis(15), true));
+        let shared = Arc::new(Shared::new(io.clone(), Duration::from_millis(15), self.datanodes > 0));
         let clients: Vec<_> = (1..=3)
             .map(|number| tokio::spawn(work(shared.clone(), group.addrs(), number)))
             .collect();
@@ -111,6 +124,32 @@ async fn check_histories(world: &World, shared: &Arc<Shared>, group: &Group) -> 
     Ok(())
 }
 
+/// Tries seeds in as many threads as there are processors, until one gives something.
+fn first<T: Send>(seeds: RangeInclusive<u64>, of: impl Fn(u64) -> Option<T> + Sync) -> Option<T> {
+    let next = AtomicU64::new(*seeds.start());
+    let over = AtomicBool::new(false);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        while !over.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !seeds.contains(&seed) {
+                break;
+            }
+            let found = of(seed);
+            if found.is_some() {
+                over.store(true, Ordering::Relaxed);
+                return found;
+            }
+        }
+        None
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let ended = all.into_iter().filter_map(|worker| worker.join().ok());
+        ended.flatten().next()
+    })
+}
+
 fn number(name: &str, otherwise: u64) -> Result<u64> {
     match std::env::var(name) {
         Ok(text) => text.parse().with_context(|| name.to_owned()),
@@ -118,9 +157,8 @@ fn number(name: &str, otherwise: u64) -> Result<u64> {
     }
 }
 
-/// Why a seed fails, if it does; a panic is a failure too.
-fn failure(seed: u64, kept: Option<BTreeSet<usize>>) -> Option<String> {
-    let run = Run::new(seed, kept);
+/// Why a run fails, if it does; a panic is a failure too.
+fn failure(run: &Run) -> Option<String> {
     match catch_unwind(AssertUnwindSafe(|| run.done())) {
         Ok(Ok(())) => None,
         Ok(Err(why)) => Some(format!("{why:#}")),
@@ -136,7 +174,7 @@ fn failure(seed: u64, kept: Option<BTreeSet<usize>>) -> Option<String> {
 fn report(seed: u64, why: &str) -> String {
     let all: BTreeSet<usize> = (0..Run::new(seed, None).plan().len()).collect();
     let few = faults::shrink(all, SHRINK_TRIES, |kept| {
-        failure(seed, Some(kept.clone())).is_some()
+        failure(&Run::new(seed, Some(kept.clone()))).is_some()
     });
     let list: Vec<String> = few.iter().map(usize::to_string).collect();
     let lines: Vec<String> = Run::new(seed, Some(few.clone()))
@@ -156,31 +194,11 @@ fn nothing_is_lost_whatever_goes_wrong() -> Result<()> {
     let from = number("BOOMFS_SIM_SEED", 1)?;
     let count = number("BOOMFS_SIM_SEEDS", 25)?;
     let kept = kept(std::env::var("BOOMFS_SIM_FAULTS").ok().as_deref())?;
-    let next = AtomicU64::new(from);
-    let over = AtomicBool::new(false);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let work = || {
-        while !over.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= from + count {
-                break;
-            }
-            if let Some(why) = failure(seed, kept.clone()) {
-                over.store(true, Ordering::Relaxed);
-                return Some(report(seed, &why));
-            }
-        }
-        None
-    };
-    let reports: Vec<String> = std::thread::scope(|scope| {
-        let all: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let ended = all.into_iter().filter_map(|worker| worker.join().ok());
-        ended.flatten().collect()
-    });
-    if !reports.is_empty() {
-        bail!("{}", reports.join("\n\n"));
+    let fails = |seed| failure(&Run::new(seed, kept.clone())).map(|why| (seed, why));
+    match first(from..=from + count - 1, fails) {
+        Some((seed, why)) => bail!("{}", report(seed, &why)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[test]

@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 pub enum Fault {
     /// A node loses its power, and starts again after so many ms.
     Crash(usize, Unsynced, u64),
+    /// A NameNode loses its disk, and takes its own place with a new one.
+    LoseDisk(usize),
     /// What the first sends does not reach the second.
     Cut(usize, usize),
     /// Two do not reach one another.
@@ -107,6 +109,13 @@ pub fn plan(io: &Io, namenodes: usize, datanodes: usize, span_ms: u64) -> Vec<Pl
         let fault = draw.fault(namenodes, namenodes + datanodes);
         all.push(Planned { at_ms, fault });
         at_ms += 20 + draw.below(2 * pause);
+    }
+    // One NameNode at most: of three, two have what was acknowledged.
+    if draw.below(3) == 0 {
+        let fault = Fault::LoseDisk(draw.node(namenodes));
+        let at_ms = draw.below(span_ms);
+        all.push(Planned { at_ms, fault });
+        all.sort_by_key(|planned| planned.at_ms);
     }
     all
 }

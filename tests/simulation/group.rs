@@ -2,12 +2,13 @@
 
 use crate::faults::Fault;
 use anyhow::{Context, Result, bail};
-use boomfs_client::{Caller, Client, Config};
+use boomfs_client::{Caller, Client, Config, NodeId};
 use boomfs_datanode::DataNode;
 use boomfs_io::Io;
 use boomfs_io::sim::{Unsynced, World};
 use boomfs_namenode::Server;
-use std::cell::RefCell;
+use boomfs_namenode::planted::{Mistake, plant};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,6 +31,10 @@ pub struct Group {
     world: World,
     io: Io,
     namenodes: usize,
+    /// The NameNode that lost its disk.
+    lost: Rc<Cell<Option<usize>>>,
+    /// Whoever loses its disk comes back under its old identity, which is a mistake.
+    pub made_again: bool,
     nodes: Rc<RefCell<Vec<Option<Running>>>>,
 }
 
@@ -44,6 +49,8 @@ impl Group {
             world: world.clone(),
             io: world.node("fate"),
             namenodes,
+            lost: Rc::default(),
+            made_again: false,
             nodes: Rc::new(RefCell::new(nodes)),
         };
         for at in 0..namenodes + datanodes {
@@ -92,7 +99,12 @@ impl Group {
     async fn start_one(&self, at: usize) -> Result<()> {
         let io = self.world.node(&self.host(at));
         let running = if at < self.namenodes {
-            let join = if at == 0 { Vec::new() } else { vec![self.addr(0)] };
+            // The founder needs nobody, unless its folder is gone.
+            let lost = self.lost.get() == Some(at);
+            let join = match at {
+                0 if !lost => Vec::new(),
+                _ => (0..self.namenodes).filter(|n| *n != at).map(|n| self.addr(n)).collect(),
+            };
             let config = boomfs_namenode::Config {
                 join,
                 block_size: 64 << 10,
@@ -110,15 +122,19 @@ impl Group {
         Ok(())
     }
 
+    fn nonce(&self, at: usize) -> Option<u64> {
+        match self.nodes.borrow().get(at) {
+            Some(Some(Running::NameNode(server))) => Some(server.nonce()),
+            _ => None,
+        }
+    }
+
     async fn admit(&self, at: usize) -> Result<()> {
-        let nonce = match self.nodes.borrow().get(at) {
-            Some(Some(Running::NameNode(server))) => server.nonce(),
-            _ => bail!("{} does not run", self.host(at)),
-        };
+        let nonce = self.nonce(at).with_context(|| self.host(at))?;
         let client =
             Client::connect(self.world.node("admin"), Config::new(self.addrs(), "admin")).await?;
         let node = client
-            .add_namenode(&Caller::default(), &self.addr(at), nonce, Default::default())
+            .add_namenode(&Caller::default(), &self.addr(at), nonce, self.replaces(at))
             .await?;
         loop {
             let status = client.status().await?;
@@ -128,6 +144,38 @@ impl Group {
             self.io.sleep(Duration::from_millis(20)).await;
         }
         Ok(client.close().await?)
+    }
+
+    /// The node in whose place one is admitted.
+    fn replaces(&self, at: usize) -> NodeId {
+        match self.lost.get() == Some(at) {
+            true => NodeId(at as u64 + 1),
+            false => NodeId(0),
+        }
+    }
+
+    /// A NameNode loses its disk, and takes its own place with another: under a new identity, as whoever loses what it
+    /// promised must.
+    async fn lose_disk(&self, at: usize) {
+        let nonce = self.nonce(at);
+        self.world.crash_and_lose_disk(&self.host(at));
+        self.set(at, None);
+        self.lost.set(Some(at));
+        if self.made_again {
+            plant(nonce.map(Mistake::MadeAgainAs));
+        }
+        let started = self.start_one(at).await;
+        if self.made_again {
+            self.lost.set(None);
+            plant(None);
+        }
+        let admitted = match started {
+            Ok(()) => self.admit(at).await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = admitted {
+            self.world.note(&format!("{} does not come back yet: {why:#}", self.host(at)));
+        }
     }
 
     fn crash(&self, at: usize, unsynced: Unsynced) {
@@ -180,6 +228,7 @@ impl Group {
                 });
             }
             Fault::Crash(..) => {}
+            Fault::LoseDisk(at) => self.later(0, async move |group| group.lose_disk(at).await),
             Fault::Cut(a, b) => world.cut(&self.host(a), &self.host(b), true),
             Fault::Part(a, b) => world.partition(&self.host(a), &self.host(b), true),
             Fault::Alone(at) => self.alone(&self.host(at)),
@@ -241,8 +290,7 @@ impl Group {
         for at in 0..self.count() {
             let host = self.host(at);
             self.world.pause(&host, false);
-            self.world.set_sync_delay_ms(&host, 2);
-            self.world.set_capacity(&host, CAPACITY);
+            self.world.mend_disk(&host);
         }
         // What was to happen later has happened.
         self.io.sleep(Duration::from_secs(2)).await;
@@ -252,7 +300,10 @@ impl Group {
                 self.start_one(at).await?;
             }
         }
-        Ok(())
+        match self.lost.get() {
+            Some(at) => self.admit(at).await,
+            None => Ok(()),
+        }
     }
 
     /// Waits until all NameNodes have applied the same slots, and compares what they have then.

@@ -605,6 +605,11 @@ pub fn nothing(slot: u64) -> Row {
     Row::new(&[Value::Int(slot), batch])
 }
 
+/// The event `quits` of the NameNode whose folder has this nonce.
+pub fn quits(nonce: u64) -> Row {
+    Row::new(&[Value::addr(peer_addr(nonce))])
+}
+
 /// The event `truncate`.
 pub fn truncate(slot: u64) -> Row {
     Row::new(&[Value::Int(i64::try_from(slot).unwrap_or(i64::MAX))])

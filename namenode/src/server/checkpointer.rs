@@ -3,6 +3,7 @@
 use super::boot::durable_tables;
 use super::{Config, ServerError};
 use crate::metrics::Metrics;
+use crate::planted::{Mistake, makes};
 use crate::store::checkpoint::{Part, Writer};
 use crate::store::log::Log;
 use crate::store::{Shared as Folder, Store, StoreError};
@@ -114,6 +115,7 @@ impl Checkpointer {
 
     fn begin(&mut self, node: &Node, store: &Store, slot: u64) {
         let entry = store.log.appended();
+        let slot = slot + u64::from(makes(Mistake::CheckpointLacksLastSlot));
         let (sender, pieces) = mpsc::channel(WAITING);
         let (state, local) = self.about.split_at(self.replicated);
         let writers = [
@@ -174,6 +176,7 @@ impl Checkpointer {
             Err(e) => return Err(ServerError::Thread(e.to_string())),
         };
         let e = match outcome {
+            Ok(kept) if makes(Mistake::TruncatesTooFar) => return Ok(Some(kept + 120)),
             Ok(kept) => return Ok(Some(kept)),
             Err(e) => e,
         };

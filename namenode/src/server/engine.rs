@@ -13,6 +13,7 @@ use super::{ServerError, Stop};
 use crate::codec::output::Outputs;
 use crate::codec::{ConnId, Inputs, Observed, PeerEvents, errno, input};
 use crate::metrics::Metrics;
+use crate::planted::{Mistake, makes};
 use crate::store::record::Change;
 use crate::store::{Store, log::Room};
 use boomfs_io::{Io, watch};
@@ -402,7 +403,8 @@ impl Engine {
     /// What only a leader may do waits for its lease, and for a slot if it needs one.
     fn has_to_wait(&self, queued: &Queued, time: Time) -> bool {
         let governs = self.standing.ballot.is_some();
-        let leased = self.standing.until_ns > time.mono_ns;
+        let leased =
+            self.standing.until_ns > time.mono_ns || makes(Mistake::ReadsWithoutLease);
         match &queued.what {
             What::Command { .. } | What::Register(..) => governs && self.standing.room <= 0,
             What::Read { stale, .. } | What::Query { stale, .. } => governs && !leased && !stale,
@@ -685,7 +687,8 @@ impl Engine {
         let inputs = vec![(self.rules.inputs.decided, row.clone())];
         // It is applied in any case: what is dropped here is dropped by every NameNode, since limits are counted.
         self.applied = slot;
-        self.store.log.set_applied(slot);
+        let early = u64::from(makes(Mistake::NotesAppliedTooSoon));
+        self.store.log.set_applied(slot + early);
         self.metrics.applied_slot.store(slot, Ordering::Relaxed);
         match self.rules.run(inputs, now(&self.io)) {
             Ok(output) => self.say(output),
@@ -734,8 +737,10 @@ impl Engine {
         self.fail(&failed, &[], e);
     }
 
-    /// A clean end: what was decided is applied, and a checkpoint is written.
+    /// A clean end: another may lead at once, what was decided is applied, and a checkpoint is written.
     async fn close(&mut self) -> Result<(), ServerError> {
+        let nonce = self.shared.peers.me().nonce;
+        self.feed_one(self.rules.inputs.quits, input::quits(nonce));
         self.queries.close_all(&mut self.rules);
         while let Some(row) = self.decisions.pop_front() {
             self.apply(row);

@@ -598,6 +598,24 @@ fn another_leads_within_a_second_when_the_leader_stops() {
 }
 
 #[test]
+fn one_that_quits_hands_over_at_once() {
+    let mut dice = Dice(6);
+    let mut net = Net::new(&program(3), 3, &mut dice);
+    net.calm(2_000 * MS);
+    for _ in 0..10 {
+        let leader = net.leader().expect("a leader");
+        net.tell(leader, "quits", &[addr(leader)]);
+        net.sync(leader, usize::MAX, true);
+        net.stop(leader, &mut dice);
+        net.calm(60 * MS);
+        let next = net.leader();
+        assert!(next.is_some_and(|next| next != leader), "{}", net.show());
+        net.start(leader);
+        net.calm(1_000 * MS);
+    }
+}
+
+#[test]
 fn a_calm_cluster_keeps_its_leader_and_stores_nothing() {
     let mut dice = Dice(5);
     let mut net = Net::new(&program(3), 3, &mut dice);

@@ -302,6 +302,28 @@ fn what_was_acknowledged_is_there_after_the_leader_died() {
 }
 
 #[test]
+fn another_leads_as_soon_as_the_leader_is_told_to_stop() {
+    let world = World::new(56);
+    world.run(async {
+        let mut group = Group::start(&world, 3).await;
+        for _ in 0..5 {
+            let leader = group.leader().await;
+            let server = group.servers[leader - 1].take().unwrap();
+            let before = group.io().mono_ns();
+            tokio::task::spawn_local(server.shutdown());
+            let next = group.leader().await;
+            let took = Duration::from_nanos(group.io().mono_ns() - before);
+            assert_ne!(leader, next);
+            // An election alone waits longer.
+            assert!(took < Duration::from_millis(200), "{took:?}");
+            group.io().sleep(Duration::from_secs(1)).await;
+            group.start_one(leader).await;
+            group.io().sleep(Duration::from_secs(1)).await;
+        }
+    });
+}
+
+#[test]
 fn one_that_was_away_for_long_takes_the_state_as_a_whole() {
     let world = World::new(42);
     world.run(async {
