@@ -104,6 +104,8 @@ pub struct Peers {
     me: Me,
     metrics: Arc<Metrics>,
     links: Mutex<BTreeMap<u64, Link>>,
+    /// Those that the log listed last.
+    listed: Mutex<BTreeSet<u64>>,
     /// Where others said that they listen; goes before what the log says.
     heard: Mutex<BTreeMap<u64, String>>,
     /// Links to who may not know of this one.
@@ -122,6 +124,7 @@ impl Peers {
             me,
             metrics,
             links: Mutex::default(),
+            listed: Mutex::default(),
             heard: Mutex::default(),
             calls: Mutex::default(),
         }
@@ -139,11 +142,13 @@ impl Peers {
         *lock(&self.calls) = calls;
     }
 
-    /// These are the NameNodes, by their nonces, and where the log says that they listen.
+    /// These are the NameNodes, by their nonces, and where the log says that they listen. One that was heard and is not
+    /// among them may be new: this NameNode may be behind.
     pub fn set(&self, all: &BTreeMap<u64, String>) {
         let heard = lock(&self.heard).clone();
+        let before = std::mem::replace(&mut *lock(&self.listed), all.keys().copied().collect());
         let mut links = lock(&self.links);
-        links.retain(|nonce, _| all.contains_key(nonce));
+        links.retain(|nonce, _| all.contains_key(nonce) || !before.contains(nonce));
         for (nonce, host) in all {
             if *nonce == self.me.nonce {
                 continue;
