@@ -26,9 +26,15 @@ pub struct Args {
     /// DataNodes; without any, only metadata is worked with
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=16))]
     datanodes: u16,
+    /// Start each NameNode in a network namespace of its own, so that `random` can cut it off, too (needs root)
+    #[arg(long)]
+    namespaces: bool,
     /// Clients that work at the same time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=256))]
     clients: u64,
+    /// One more client works through a mount
+    #[arg(long)]
+    mount: bool,
     /// Pause between two operations of a client
     #[arg(long, value_name = "SECONDS", default_value = "0.005", value_parser = cli::seconds)]
     pause: Duration,
@@ -102,12 +108,14 @@ async fn drill(args: &Args, folder: PathBuf) -> anyhow::Result<()> {
             folder,
             namenodes: usize::from(args.namenodes),
             datanodes: usize::from(args.datanodes),
+            namespaces: args.namespaces || args.scenario.needs_namespaces(),
         },
         scenario: args.scenario,
         rounds: args.rounds,
         clients: args.clients,
         pause: args.pause,
         interval: args.interval,
+        mount: args.mount,
     };
     let report = drill::run(&settings, |line| eprintln!("{line}")).await?;
     if let Some(path) = &args.html {

@@ -386,6 +386,7 @@ fn several(namenodes: usize, folder: &std::path::Path) -> Result<()> {
         folder: folder.to_owned(),
         namenodes,
         datanodes: 0,
+        namespaces: false,
     };
     let cluster = Cluster::start(&plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -13,11 +13,11 @@ pub const SEND_DEADLINE: Duration = Duration::from_secs(10);
 /// How often the session is renewed; its leases last 10 s.
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 /// A NameNode that owes an answer and says nothing for this long is asked for a sign of life.
-pub const PING_AFTER: Duration = Duration::from_millis(250);
+pub const PING_AFTER: Duration = Duration::from_millis(100);
 /// After this silence the other NameNodes are asked whether one of them leads; the connection stays until one does.
-pub const DOUBT_AFTER: Duration = Duration::from_millis(500);
+pub const DOUBT_AFTER: Duration = Duration::from_millis(200);
 /// How often it is looked, while the others are asked, whether the silence is over.
-pub const DOUBT_INTERVAL: Duration = Duration::from_millis(100);
+pub const DOUBT_INTERVAL: Duration = Duration::from_millis(50);
 /// A NameNode that owes an answer and says nothing for this long is given up.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(8);
 /// A connection that lasted this long is replaced without a pause when it ends.

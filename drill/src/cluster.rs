@@ -1,5 +1,6 @@
 //! A cluster of processes: NameNodes and DataNodes that can be killed, stopped and started again where they were.
 
+use crate::network::Network;
 use crate::{Process, eventually};
 use anyhow::{Context, Result, bail};
 use boomfs_client::{Client, Config, Identity};
@@ -25,6 +26,8 @@ pub struct Plan {
     pub namenodes: usize,
     /// DataNodes.
     pub datanodes: usize,
+    /// Each NameNode in a network namespace of its own, so that it can be cut off; needs root.
+    pub namespaces: bool,
 }
 
 /// A part of a cluster.
@@ -33,6 +36,8 @@ struct Part {
     name: String,
     args: Vec<String>,
     addr: String,
+    /// Its network namespace.
+    namespace: Option<String>,
     process: Option<Process>,
 }
 
@@ -41,6 +46,8 @@ pub struct Cluster {
     plan: Plan,
     namenodes: Vec<Part>,
     datanodes: Vec<Part>,
+    /// Removed after the processes that use it.
+    network: Option<Network>,
 }
 
 impl Cluster {
@@ -53,12 +60,19 @@ impl Cluster {
             plan: plan.clone(),
             namenodes: Vec::new(),
             datanodes: Vec::new(),
+            network: match plan.namespaces {
+                true => Some(Network::make()?),
+                false => None,
+            },
         };
         for number in 1..=plan.namenodes {
             let join = cluster.addrs();
             let mut args = Vec::new();
             if !join.is_empty() {
                 args.extend(["--join".to_owned(), join.join(",")]);
+            }
+            if let Some(network) = &mut cluster.network {
+                network.add()?;
             }
             let part = cluster.part("namenode", number, args)?;
             let addr = part.addr.clone();
@@ -81,9 +95,13 @@ impl Cluster {
         let data = self.plan.folder.join(&name).display().to_string();
         let mut args = vec![kind.to_owned(), "--data".to_owned(), data];
         args.extend(more);
+        // DataNodes stay where the clients are.
+        let network = self.network.as_ref().filter(|_| kind == "namenode");
+        let namespace = network.map(|n| n.namespace(number - 1));
+        let host = network.map_or("127.0.0.1".to_owned(), |n| n.host(number - 1));
         let mut first = args.clone();
-        first.extend(["--listen".to_owned(), "127.0.0.1:0".to_owned()]);
-        let mut process = self.launch(&name, &first)?;
+        first.extend(["--listen".to_owned(), format!("{host}:0")]);
+        let mut process = self.launch(&name, namespace.as_deref(), &first)?;
         let ready = process.ready(PART)?;
         let addr = ready.rsplit(' ').find(|word| word.contains(':'));
         let addr = addr.with_context(|| format!("no address in: {ready}"))?;
@@ -92,12 +110,23 @@ impl Cluster {
             name,
             args,
             addr: addr.to_owned(),
+            namespace,
             process: Some(process),
         })
     }
 
-    fn launch(&self, name: &str, args: &[String]) -> Result<Process> {
-        Process::start(name, Command::new(&self.plan.binary).args(args))
+    fn launch(&self, name: &str, namespace: Option<&str>, args: &[String]) -> Result<Process> {
+        let mut command = match namespace {
+            // It becomes the program: signals reach that.
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]);
+                command.arg(&self.plan.binary);
+                command
+            }
+            None => Command::new(&self.plan.binary),
+        };
+        Process::start(name, command.args(args))
     }
 
     /// Runs a command of the binary to its end, and gives what it printed.
@@ -155,6 +184,31 @@ impl Cluster {
         process.signal(if pause { Signal::STOP } else { Signal::CONT })
     }
 
+    /// Cuts a NameNode off from everybody, or joins it again.
+    ///
+    /// # Errors
+    /// The cluster was not started in namespaces.
+    pub fn cut_namenode(&self, at: usize, cut: bool) -> Result<()> {
+        let network = self.network.as_ref();
+        let network = network.context("the cluster has no network namespaces")?;
+        network.cut(at, cut)
+    }
+
+    /// Whether NameNodes can be cut off.
+    pub fn has_namespaces(&self) -> bool {
+        self.network.is_some()
+    }
+
+    /// Asks a NameNode to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not run, or does not stop cleanly.
+    pub fn stop_namenode(&mut self, at: usize) -> Result<()> {
+        let part = self.namenodes.get_mut(at).context("no such NameNode")?;
+        let mut process = part.process.take().context("it does not run")?;
+        process.stop(PART)
+    }
+
     /// Starts a NameNode that was killed, where it was.
     ///
     /// # Errors
@@ -183,7 +237,7 @@ impl Cluster {
         let part = parts.get(at).context("no such part")?;
         // Its port is free at once; what else it held may take a moment.
         eventually(PART, &format!("the start of {}", part.name), || {
-            let mut process = self.launch(&part.name, &part.args)?;
+            let mut process = self.launch(&part.name, part.namespace.as_deref(), &part.args)?;
             process.ready(PART)?;
             Ok(process)
         })

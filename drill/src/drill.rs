@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, Plan};
 use crate::history::Operation;
 use crate::linear::{Verdict, check};
 use crate::model::{Answer, Directory, Op};
+use crate::mounted::Mount;
 use crate::report::{Fault, Loss, Report};
 use crate::scenario::Scenario;
 use crate::workload::{InDirectory, Shared, list_all, work};
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 /// How long the cluster may take until it is whole again after a fault.
 const CALM: Duration = Duration::from_secs(60);
-/// How long a paused leader stays so.
+/// How long a NameNode stays paused, or cut off.
 const PAUSED: Duration = Duration::from_secs(2);
 /// Pause between two looks at the cluster.
 const LOOK: Duration = Duration::from_millis(50);
@@ -42,6 +43,8 @@ pub struct Settings {
     pub pause: Duration,
     /// The longest time between two faults; the shortest is a tenth of it.
     pub interval: Duration,
+    /// One more client works through a mount.
+    pub mount: bool,
 }
 
 /// Runs a drill; `tell` hears how it goes on.
@@ -66,6 +69,10 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
     let clients: Vec<_> = (1..=settings.clients)
         .map(|number| tokio::spawn(work(shared.clone(), addrs.clone(), number)))
         .collect();
+    let mounted = match settings.mount {
+        true => Some(start_mounted(settings, &shared, addrs.clone()).await?),
+        false => None,
+    };
     let mut chaos = Chaos {
         shared: shared.clone(),
         cluster,
@@ -81,6 +88,16 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
                 why: format!("{why:#}"),
             });
         }
+    }
+    if let Some(worker) = mounted
+        && let Err(why) = worker
+            .await
+            .context("the client of the mount ended early")?
+    {
+        losses.push(Loss {
+            what: "the mount".to_owned(),
+            why: format!("{why:#}"),
+        });
     }
     troubled?;
     let mut directories = by_directory(shared.recorder.take());
@@ -99,6 +116,23 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
         losses,
         &shared,
     ))
+}
+
+/// Mounts the filesystem beside the cluster's folders, and lets a client work there.
+async fn start_mounted(
+    settings: &Settings,
+    shared: &Arc<Shared>,
+    addrs: Vec<String>,
+) -> Result<tokio::task::JoinHandle<Result<()>>> {
+    let (binary, place) = (
+        settings.plan.binary.clone(),
+        settings.plan.folder.join("mount"),
+    );
+    let start = move || Mount::start(&binary, &place, &addrs);
+    let mount = tokio::task::spawn_blocking(start).await;
+    let mount = mount.context("starting the mount")??;
+    let shared = shared.clone();
+    Ok(tokio::task::spawn_blocking(move || mount.work(&shared)))
 }
 
 /// What was done in one directory.
@@ -193,9 +227,16 @@ impl Chaos {
             Scenario::KillLeader,
             Scenario::PauseLeader,
             Scenario::KillAll,
+            Scenario::StopLeader,
         ];
+        if self.cluster.has_namespaces() {
+            all.push(Scenario::CutLeader);
+        }
         if self.cluster.namenodes() > 1 {
             all.push(Scenario::KillFollower);
+            if self.cluster.has_namespaces() {
+                all.push(Scenario::CutFollower);
+            }
         }
         if self.cluster.datanodes() > 1 {
             all.push(Scenario::KillDatanode);
@@ -257,6 +298,21 @@ impl Chaos {
         bail!("no NameNode leads")
     }
 
+    /// One that does not lead.
+    async fn follower(&self) -> Result<usize> {
+        let leader = self.leader().await?;
+        let count = self.cluster.namenodes();
+        ensure!(count > 1, "one NameNode has no follower");
+        let step = 1 + usize::try_from(self.draw(count as u64 - 1)).unwrap_or(0);
+        Ok((leader + step) % count)
+    }
+
+    async fn cut(&self, at: usize) -> Result<()> {
+        self.cluster.cut_namenode(at, true)?;
+        self.shared.io.sleep(PAUSED).await;
+        self.cluster.cut_namenode(at, false)
+    }
+
     async fn harm(&mut self, scenario: Scenario) -> Result<String> {
         let alone = self.cluster.namenodes() == 1;
         Ok(match scenario {
@@ -279,12 +335,25 @@ impl Chaos {
                 self.cluster.pause_namenode(leader, false)?;
                 format!("paused NameNode {} for {PAUSED:?}", leader + 1)
             }
-            Scenario::KillFollower => {
+            Scenario::CutLeader => {
                 let leader = self.leader().await?;
-                let count = self.cluster.namenodes();
-                ensure!(count > 1, "one NameNode has no follower");
-                let step = 1 + usize::try_from(self.draw(count as u64 - 1)).unwrap_or(0);
-                let follower = (leader + step) % count;
+                self.cut(leader).await?;
+                format!("cut NameNode {} off for {PAUSED:?}", leader + 1)
+            }
+            Scenario::CutFollower => {
+                let follower = self.follower().await?;
+                self.cut(follower).await?;
+                let number = follower + 1;
+                format!("cut NameNode {number}, which did not lead, off for {PAUSED:?}")
+            }
+            Scenario::StopLeader => {
+                let leader = self.leader().await?;
+                self.cluster.stop_namenode(leader)?;
+                self.cluster.start_namenode(leader)?;
+                format!("stopped NameNode {}", leader + 1)
+            }
+            Scenario::KillFollower => {
+                let follower = self.follower().await?;
                 self.cluster.kill_namenode(follower)?;
                 self.shared.io.sleep(Duration::from_secs(1)).await;
                 self.cluster.start_namenode(follower)?;

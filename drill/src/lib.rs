@@ -13,6 +13,8 @@ pub mod drill;
 pub mod history;
 pub mod linear;
 pub mod model;
+pub mod mounted;
+pub mod network;
 mod process;
 pub mod report;
 pub mod scenario;

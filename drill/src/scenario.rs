@@ -11,7 +11,13 @@ pub enum Scenario {
     /// See [`Scenario::about`].
     PauseLeader,
     /// See [`Scenario::about`].
+    CutLeader,
+    /// See [`Scenario::about`].
+    StopLeader,
+    /// See [`Scenario::about`].
     KillFollower,
+    /// See [`Scenario::about`].
+    CutFollower,
     /// See [`Scenario::about`].
     KillAll,
     /// See [`Scenario::about`].
@@ -27,7 +33,10 @@ impl Scenario {
     pub const ALL: &[Scenario] = &[
         Scenario::KillLeader,
         Scenario::PauseLeader,
+        Scenario::CutLeader,
+        Scenario::StopLeader,
         Scenario::KillFollower,
+        Scenario::CutFollower,
         Scenario::KillAll,
         Scenario::KillDatanode,
         Scenario::Random,
@@ -39,7 +48,10 @@ impl Scenario {
         match self {
             Scenario::KillLeader => "kill-leader",
             Scenario::PauseLeader => "pause-leader",
+            Scenario::CutLeader => "cut-leader",
+            Scenario::StopLeader => "stop-leader",
             Scenario::KillFollower => "kill-follower",
+            Scenario::CutFollower => "cut-follower",
             Scenario::KillAll => "kill-all",
             Scenario::KillDatanode => "kill-datanode",
             Scenario::Random => "random",
@@ -56,6 +68,13 @@ impl Scenario {
             Scenario::PauseLeader => {
                 "SIGSTOP of the NameNode that leads for two seconds, then SIGCONT"
             }
+            Scenario::CutLeader => {
+                "the NameNode that leads reaches nobody for two seconds (in a network namespace; needs root)"
+            }
+            Scenario::StopLeader => {
+                "SIGTERM of the NameNode that leads, which hands over; it is started again"
+            }
+            Scenario::CutFollower => "another NameNode reaches nobody for two seconds (needs root)",
             Scenario::KillFollower => {
                 "kill -9 of a NameNode that does not lead; it is started again after a second"
             }
@@ -77,7 +96,16 @@ impl Scenario {
     pub fn hits_leader(self) -> bool {
         matches!(
             self,
-            Scenario::KillLeader | Scenario::PauseLeader | Scenario::KillAll
+            Scenario::KillLeader
+                | Scenario::PauseLeader
+                | Scenario::CutLeader
+                | Scenario::StopLeader
+                | Scenario::KillAll
         )
+    }
+
+    /// It cuts NameNodes off: the cluster must be in network namespaces.
+    pub fn needs_namespaces(self) -> bool {
+        matches!(self, Scenario::CutLeader | Scenario::CutFollower)
     }
 }

@@ -131,7 +131,7 @@ pub async fn list_all(shared: &Arc<Shared>, namenodes: Vec<String>, all: &[Strin
 }
 
 /// Bytes that differ everywhere, and from those of other seeds.
-fn pattern(seed: u64, len: usize) -> Bytes {
+pub fn pattern(seed: u64, len: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let bytes = (0..len).map(|_| {
         state ^= state << 13;

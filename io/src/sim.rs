@@ -297,7 +297,10 @@ impl World {
     pub fn pause(&self, name: &str, on: bool) {
         let wakers = {
             let mut state = self.0.lock();
-            state.note(name, format_args!("{}", if on { "pauses" } else { "goes on" }));
+            state.note(
+                name,
+                format_args!("{}", if on { "pauses" } else { "goes on" }),
+            );
             let node = state.node(name);
             node.paused = on;
             if on {

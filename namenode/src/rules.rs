@@ -1,8 +1,8 @@
 //! The rules, built in.
 
+use crate::planted::{Mistake, planted};
 use overlog::check::{CompileOptions, Sources, compile};
 use overlog::diag::Diagnostics;
-use crate::planted::{Mistake, planted};
 use overlog::ir::Program;
 use std::borrow::Cow;
 

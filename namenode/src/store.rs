@@ -18,8 +18,8 @@ pub mod segment;
 #[cfg(test)]
 mod tests;
 
-use crate::planted::{Mistake, planted};
 use crate::metrics::Metrics;
+use crate::planted::{Mistake, planted};
 use boomfs_io::{File, Io, LockGuard, Open};
 use boomfs_wire::{ClusterId, encode_record};
 use checkpoint::Part;

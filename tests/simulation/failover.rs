@@ -55,7 +55,12 @@ impl Run {
     }
 
     fn plan(&self) -> Vec<(usize, Planned)> {
-        let all = faults::plan(&self.world.node("fate"), NAMENODES, self.datanodes, TROUBLE_MS);
+        let all = faults::plan(
+            &self.world.node("fate"),
+            NAMENODES,
+            self.datanodes,
+            TROUBLE_MS,
+        );
         let happens = |(number, _): &(usize, Planned)| {
             self.kept.as_ref().is_none_or(|kept| kept.contains(number))
         };
@@ -72,7 +77,11 @@ impl Run {
         let mut group = Group::start(world, NAMENODES, self.datanodes).await?;
         group.made_again = self.made_again;
         let io = world.node("user");
-        let shared = Arc::new(Shared::new(io.clone(), Duration::from_millis(15), self.datanodes > 0));
+        let shared = Arc::new(Shared::new(
+            io.clone(),
+            Duration::from_millis(15),
+            self.datanodes > 0,
+        ));
         let clients: Vec<_> = (1..=3)
             .map(|number| tokio::spawn(work(shared.clone(), group.addrs(), number)))
             .collect();

@@ -103,7 +103,10 @@ impl Group {
             let lost = self.lost.get() == Some(at);
             let join = match at {
                 0 if !lost => Vec::new(),
-                _ => (0..self.namenodes).filter(|n| *n != at).map(|n| self.addr(n)).collect(),
+                _ => (0..self.namenodes)
+                    .filter(|n| *n != at)
+                    .map(|n| self.addr(n))
+                    .collect(),
             };
             let config = boomfs_namenode::Config {
                 join,
@@ -112,10 +115,16 @@ impl Group {
                 checkpoint_slots: 150,
                 ..boomfs_namenode::Config::new("/namenode", self.addr(at))
             };
-            Server::start_local(io, config).await.map(Running::NameNode).map_err(anyhow::Error::from)
+            Server::start_local(io, config)
+                .await
+                .map(Running::NameNode)
+                .map_err(anyhow::Error::from)
         } else {
             let config = boomfs_datanode::Config::new("/datanode", self.addr(at), self.addrs());
-            DataNode::start(io, config).await.map(Running::DataNode).map_err(anyhow::Error::from)
+            DataNode::start(io, config)
+                .await
+                .map(Running::DataNode)
+                .map_err(anyhow::Error::from)
         };
         let running = running.with_context(|| self.host(at))?;
         self.set(at, Some(running));
@@ -174,7 +183,10 @@ impl Group {
             Err(why) => Err(why),
         };
         if let Err(why) = admitted {
-            self.world.note(&format!("{} does not come back yet: {why:#}", self.host(at)));
+            self.world.note(&format!(
+                "{} does not come back yet: {why:#}",
+                self.host(at)
+            ));
         }
     }
 
@@ -223,7 +235,9 @@ impl Group {
                     if !group.runs(at)
                         && let Err(why) = group.start_one(at).await
                     {
-                        group.world.note(&format!("{} does not start: {why:#}", group.host(at)));
+                        group
+                            .world
+                            .note(&format!("{} does not start: {why:#}", group.host(at)));
                     }
                 });
             }

@@ -72,6 +72,9 @@ fn mistakes_in_the_shell_are_found() -> Result<()> {
             None => missed.push(*name),
         }
     }
-    ensure!(missed.is_empty(), "not found with {SEEDS} seeds: {missed:#?}");
+    ensure!(
+        missed.is_empty(),
+        "not found with {SEEDS} seeds: {missed:#?}"
+    );
     Ok(())
 }

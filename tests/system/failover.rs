@@ -16,6 +16,7 @@ fn plan(lab: &Lab, namenodes: usize, datanodes: usize) -> Plan {
         folder: lab.path("cluster"),
         namenodes,
         datanodes,
+        namespaces: false,
     }
 }
 
@@ -31,12 +32,16 @@ fn drill(scenario: Scenario, namenodes: usize, rounds: u32) -> Result<()> {
     let lab = lab()?;
     std::fs::create_dir(lab.path("cluster"))?;
     let settings = Settings {
-        plan: plan(&lab, namenodes, 3),
+        plan: Plan {
+            namespaces: scenario.needs_namespaces(),
+            ..plan(&lab, namenodes, 3)
+        },
         scenario,
         rounds,
         clients: 3,
         pause: Duration::from_millis(10),
         interval: Duration::from_millis(500),
+        mount: scenario == Scenario::Random && fuse()? != Fuse::Skip,
     };
     let report = runtime()?.block_on(run(&settings, |line| println!("{line}")))?;
     println!("{}", report.text());
@@ -52,6 +57,20 @@ fn leaders_that_are_killed_one_after_the_other_lose_nothing() -> Result<()> {
 #[test]
 fn a_leader_that_is_stopped_for_a_while_is_replaced_and_comes_back() -> Result<()> {
     drill(Scenario::PauseLeader, 3, 2)
+}
+
+#[test]
+fn a_leader_that_is_told_to_stop_hands_over() -> Result<()> {
+    drill(Scenario::StopLeader, 3, 2)
+}
+
+#[test]
+fn a_leader_that_is_cut_off_for_a_while_is_replaced_and_comes_back() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: network namespaces need root");
+        return Ok(());
+    }
+    drill(Scenario::CutLeader, 3, 2)
 }
 
 #[test]

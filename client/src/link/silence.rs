@@ -75,16 +75,16 @@ mod tests {
     fn silence_is_counted_from_what_is_owed_or_was_heard_last() {
         let mut silence = Silence::default();
         assert_eq!(silence.look(false, 900 * MS, 0), Look::Fine(8_000 * MS));
-        assert_eq!(silence.look(true, 1_000 * MS, 0), Look::Fine(250 * MS));
-        assert_eq!(silence.look(true, 1_200 * MS, 0), Look::Fine(50 * MS));
-        assert_eq!(silence.look(true, 1_250 * MS, 0), Look::Ping);
+        assert_eq!(silence.look(true, 1_000 * MS, 0), Look::Fine(100 * MS));
+        assert_eq!(silence.look(true, 1_080 * MS, 0), Look::Fine(20 * MS));
+        assert_eq!(silence.look(true, 1_100 * MS, 0), Look::Ping);
         assert!(silence.take_ping() && !silence.take_ping());
-        assert_eq!(silence.look(true, 1_250 * MS, 0), Look::Fine(250 * MS));
-        assert_eq!(silence.look(true, 1_500 * MS, 0), Look::Doubt);
+        assert_eq!(silence.look(true, 1_100 * MS, 0), Look::Fine(100 * MS));
+        assert_eq!(silence.look(true, 1_200 * MS, 0), Look::Doubt);
         // Something is heard, but not all that is owed.
         assert_eq!(
             silence.look(true, 1_600 * MS, 1_590 * MS),
-            Look::Fine(240 * MS)
+            Look::Fine(90 * MS)
         );
         assert_eq!(silence.look(true, 1_900 * MS, 1_590 * MS), Look::Ping);
         assert_eq!(silence.look(true, 9_590 * MS, 1_590 * MS), Look::GiveUp);

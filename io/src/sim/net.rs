@@ -649,8 +649,8 @@ impl SimWrite {
         wakers: &mut Vec<Waker>,
     ) -> Poll<io::Result<usize>> {
         let link = &self.link;
-        let passes = state.net.passes(link.conn, Side::Caller)
-            && state.net.passes(link.conn, Side::Callee);
+        let passes =
+            state.net.passes(link.conn, Side::Caller) && state.net.passes(link.conn, Side::Callee);
         let latency = state.net.latency_ms;
         let Some(conn) = state.net.conns.get_mut(&link.conn) else {
             return Poll::Ready(Err(reset()));

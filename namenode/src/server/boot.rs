@@ -138,11 +138,13 @@ pub async fn boot(
     });
     let mut engine = Engine::new(rules, store, shared.clone(), queue, applied, ready);
     engine.take_start(started);
+    if fetched {
+        // Before the log says that all up to there is known: votes for these slots that were not chosen must be gone.
+        engine.first(vec![(inputs.truncate, input::truncate(checkpoint))]);
+    }
+    engine.note_applied();
     shared.peers.call(&config.join);
     let mut first = vec![(inputs.be, input::be(identity.nonce, identity.founder))];
-    if fetched {
-        first.push((inputs.truncate, input::truncate(checkpoint)));
-    }
     let settings = input::configure(config.replication, config.block_size, identity.nonce, &addr);
     match settings {
         Ok(row) => first.push((inputs.configure, row)),

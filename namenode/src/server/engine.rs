@@ -225,7 +225,6 @@ impl Engine {
         let timers = rules.timers.iter().map(timer).collect();
         let checkpointer = Checkpointer::new(&shared.config, &rules.program, &store);
         let metrics = rules.metrics.clone();
-        store.log.set_applied(applied);
         metrics.applied_slot.store(applied, Ordering::Relaxed);
         Engine {
             io,
@@ -403,8 +402,7 @@ impl Engine {
     /// What only a leader may do waits for its lease, and for a slot if it needs one.
     fn has_to_wait(&self, queued: &Queued, time: Time) -> bool {
         let governs = self.standing.ballot.is_some();
-        let leased =
-            self.standing.until_ns > time.mono_ns || makes(Mistake::ReadsWithoutLease);
+        let leased = self.standing.until_ns > time.mono_ns || makes(Mistake::ReadsWithoutLease);
         match &queued.what {
             What::Command { .. } | What::Register(..) => governs && self.standing.room <= 0,
             What::Read { stale, .. } | What::Query { stale, .. } => governs && !leased && !stale,
@@ -666,6 +664,11 @@ impl Engine {
         for (rel, row) in inputs {
             self.feed_one(rel, row);
         }
+    }
+
+    /// Lets the log know what is applied already.
+    pub fn note_applied(&self) {
+        self.store.log.set_applied(self.applied);
     }
 
     /// What a start says.

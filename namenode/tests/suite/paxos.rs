@@ -2,8 +2,9 @@
 //! that loses, repeats and reorders. They stop, and start again with what they stored.
 //!
 //! What is checked at every step: no slot gets two values; of two nodes never both govern with a lease; and who governs
-//! with one has applied all that was ever acknowledged.
+//! with one has applied all that was ever acknowledged; what a node says that it promised or voted for is stored.
 
+mod between;
 mod mistakes;
 mod weather;
 
@@ -43,7 +44,10 @@ fn changed_program(count: usize, mistake: Option<&Mistake>) -> Arc<Program> {
         .collect();
     let text = format!(
         "{}\nmembership(0, [{}]);\n{nodes}",
-        include_str!("paxos_glue.olg"),
+        concat!(
+            include_str!("paxos_glue.olg"),
+            include_str!("paxos_invariants.olg")
+        ),
         members.join(", ")
     );
     sources.add("glue.olg", text);
@@ -110,6 +114,10 @@ struct Peer {
     beaten: i64,
     governs: bool,
     leased_until: i64,
+    /// It starts from a state that it took from another.
+    takes_over: bool,
+    /// What it has promised, stored or not.
+    promised: Vec<i64>,
     /// It does nothing until then (true time), as if it got no processor.
     paused_until: i64,
 }
@@ -168,6 +176,8 @@ impl Net {
             beaten: 0,
             governs: false,
             leased_until: 0,
+            takes_over: false,
+            promised: Vec::new(),
             paused_until: 0,
         });
         let mut net = Net {
@@ -208,6 +218,10 @@ impl Net {
         }
         peer.node = Some(node);
         (peer.governs, peer.leased_until) = (false, 0);
+        peer.promised.clear();
+        // A state of another's: votes for the slots before it are dropped before they are said to be known.
+        let taken_over = self.applied(at) > self.peers[at].mark;
+        self.peers[at].takes_over = taken_over;
         let time = Time {
             wall_ns: self.clock(at),
             mono_ns: self.clock(at),
@@ -229,15 +243,15 @@ impl Net {
             .map(|row| (int(&row.values()[0]), row.values()[1].clone()))
             .collect();
         let from = self.applied(at);
+        if taken_over {
+            self.tell(at, "truncate", &[Value::Int(from)]);
+            self.peers[at].takes_over = false;
+        }
         for slot in from + 1..=self.peers[at].mark {
             let value = votes[&slot].as_list().unwrap()[1].clone();
             self.apply(at, slot, value);
         }
         self.tell(at, "be", &[addr(at), Value::Bool(false)]);
-        // A state of another's: there are no votes of the slots before it.
-        if from > self.peers[at].mark {
-            self.tell(at, "truncate", &[Value::Int(from)]);
-        }
     }
 
     /// It stops; of what it had not synced, the first runs may have got to the disk.
@@ -281,6 +295,7 @@ impl Net {
             (out.errors, out.violations, out.conflicts),
             Default::default()
         );
+        self.check_said(at, &out.messages);
         let (eager, held): (Vec<_>, Vec<_>) = out
             .messages
             .into_iter()
@@ -292,7 +307,10 @@ impl Net {
             )
         };
         let changes: Vec<Change> = out.changes.into_iter().filter(local).collect();
-        let applied = self.applied(at);
+        let applied = match self.peers[at].takes_over {
+            true => self.peers[at].mark,
+            false => self.applied(at),
+        };
         self.peers[at].unsynced.push_back(Unsynced {
             changes,
             held,
@@ -324,6 +342,7 @@ impl Net {
             let to = (0..self.peers.len()).find(|n| addr(*n) == message.to);
             assert!(to.is_some() || message.to == Value::addr("disk"));
             let to = to.unwrap_or(at);
+            self.check_told(at, &message);
             let link = self.links.get(&(at, to)).copied();
             let Some(delay) = weather::delay(link, &mut self.delays) else {
                 continue;
@@ -418,6 +437,7 @@ impl Net {
             return;
         }
         if self.peers[at].leased_until > self.clock(at) {
+            self.check_lease(at);
             let applied = self.applied(at);
             assert!(applied >= self.acknowledged, "{at} would read what is old");
             for other in (0..self.peers.len()).filter(|other| *other != at) {

@@ -46,8 +46,8 @@ impl Weather {
         Weather {
             links: one(&[40, 120, 400]),
             sync: one(&[1, 4, 20]),
-            stop_unsynced: one(&[5, 50, 5_000]),
-            stop: one(&[500, 2_000, 50_000]),
+            stop_unsynced: one(&[10, 100, 50_000]),
+            stop: one(&[300, 1_000, 50_000]),
             start: one(&[3, 30, 300]),
             pause: one(&[500, 5_000, 50_000]),
             propose: one(&[4, 20]),
@@ -107,7 +107,10 @@ impl Weather {
 impl Net {
     /// Links break and are mended, one way or both.
     pub fn change_link(&mut self, dice: &mut Dice) {
-        let (a, b) = (dice.below(self.peers.len()), dice.below(self.peers.len()));
+        let (mut a, b) = (dice.below(self.peers.len()), dice.below(self.peers.len()));
+        if dice.one_in(2) {
+            a = self.governs().unwrap_or(a);
+        }
         if a == b || dice.one_in(6) {
             return self.mend();
         }
@@ -133,6 +136,11 @@ impl Net {
         }
     }
 
+    /// One that believes that it governs.
+    fn governs(&self) -> Option<usize> {
+        self.peers.iter().position(|peer| peer.governs)
+    }
+
     /// All links are as they should be; what was held comes.
     pub fn mend(&mut self) {
         self.links.clear();
@@ -153,9 +161,9 @@ impl Net {
     fn deliver_due(&mut self, dice: &mut Dice) {
         let now = self.now;
         let all = std::mem::take(&mut self.flying);
-        let (due, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|message| {
-            message.due <= now && self.peers[message.to].paused_until <= now
-        });
+        let (due, later): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|message| message.due <= now && self.peers[message.to].paused_until <= now);
         self.flying = later;
         let together = dice.one_in(2);
         let mut rows: Vec<Vec<_>> = self.peers.iter().map(|_| Vec::new()).collect();
@@ -179,7 +187,7 @@ pub fn any_weather(programs: &[Arc<Program>; 2], case: u32) {
     let mut dice = Dice(seed().wrapping_mul(1_000_033) + u64::from(case));
     let (program, count) = of_case(programs, case);
     let mut net = Net::new(program, count, &mut dice);
-    net.calm(1_500 * MS);
+    net.calm(1_000 * MS);
     for _ in 0..2 {
         let span = dice.span(4_000 * MS);
         Weather::any(&mut dice).pass(&mut net, &mut dice, span);
