@@ -141,7 +141,7 @@ fn found(mistake: &Mistake, cases: u32) -> Option<u32> {
     let programs = [3, 5].map(|count| changed_program(count, Some(mistake)));
     let shows = |case: u32| {
         let run = std::panic::AssertUnwindSafe(|| {
-            if case % 4 == 0 {
+            if case.is_multiple_of(4) {
                 any_schedule(&programs, seed(), case);
             } else {
                 any_weather(&programs, case);
