@@ -29,7 +29,7 @@ pub struct Args {
     /// Start each NameNode in a network namespace of its own, so that `random` can cut it off, too (needs root)
     #[arg(long)]
     namespaces: bool,
-    /// Clients that work at the same time
+    /// Clients that work at the same time; one more only reads
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=256))]
     clients: u64,
     /// One more client works through a mount

@@ -7,7 +7,7 @@ use crate::model::{Answer, Directory, Op};
 use crate::mounted::Mount;
 use crate::report::{Fault, Loss, Report};
 use crate::scenario::Scenario;
-use crate::workload::{InDirectory, Shared, list_all, work};
+use crate::workload::{Habit, InDirectory, Shared, list_all, work};
 use anyhow::{Context, Result, bail, ensure};
 use boomfs_io::Io;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub struct Settings {
     pub scenario: Scenario,
     /// How often.
     pub rounds: u32,
-    /// Clients that work.
+    /// Clients that work; one more only reads.
     pub clients: u64,
     /// Pause between two operations of one client.
     pub pause: Duration,
@@ -66,8 +66,14 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
         cluster.datanodes(),
         settings.clients
     ));
-    let clients: Vec<_> = (1..=settings.clients)
-        .map(|number| tokio::spawn(work(shared.clone(), addrs.clone(), number)))
+    let clients: Vec<_> = (0..=settings.clients)
+        .map(|number| {
+            let habit = match number {
+                0 => Habit::Reads,
+                _ => Habit::Changes,
+            };
+            tokio::spawn(work(shared.clone(), addrs.clone(), number, habit))
+        })
         .collect();
     let mounted = match settings.mount {
         true => Some(start_mounted(settings, &shared, addrs.clone()).await?),

@@ -79,11 +79,25 @@ struct Worker {
     written: Vec<(Ino, u64, usize)>,
 }
 
+/// What a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// It changes directories and reads them, and writes files.
+    Changes,
+    /// It only reads: nothing that it asks for would make it leave a NameNode that no longer leads.
+    Reads,
+}
+
 /// Works until told to stop.
 ///
 /// # Errors
 /// It cannot connect; or contents differ from what was written, which is a loss.
-pub async fn work(shared: Arc<Shared>, namenodes: Vec<String>, number: u64) -> Result<()> {
+pub async fn work(
+    shared: Arc<Shared>,
+    namenodes: Vec<String>,
+    number: u64,
+    habit: Habit,
+) -> Result<()> {
     let config = Config::new(namenodes, format!("drill {number}"));
     let client = Client::connect(shared.io.clone(), config).await?;
     let mut worker = Worker {
@@ -96,9 +110,9 @@ pub async fn work(shared: Arc<Shared>, namenodes: Vec<String>, number: u64) -> R
     };
     let mut turn = 0_u64;
     while !shared.stop.load(Ordering::Relaxed) {
-        worker.operation().await;
+        worker.operation(habit).await;
         turn += 1;
-        if shared.data && turn.is_multiple_of(50) {
+        if habit == Habit::Changes && shared.data && turn.is_multiple_of(50) {
             worker.file(turn).await?;
         }
         shared.io.sleep(shared.pause).await;
@@ -124,7 +138,9 @@ pub async fn list_all(shared: &Arc<Shared>, namenodes: Vec<String>, all: &[Strin
         written: Vec::new(),
     };
     for directory in all {
-        worker.record(directory.clone(), Op::List).await;
+        worker
+            .record(Habit::Reads, directory.clone(), Op::List)
+            .await;
     }
     let _ = worker.client.close().await;
     Ok(())
@@ -155,12 +171,16 @@ impl Worker {
     }
 
     /// One operation in one of the directories of now.
-    async fn operation(&mut self) {
+    async fn operation(&mut self, habit: Habit) {
         let epoch = Duration::from_nanos(self.shared.now()).as_secs() / EPOCH.as_secs();
         let directory = format!("d{epoch}.{}", self.draw(DIRECTORIES));
         let name = |n: u64| format!("f{n}");
         let (one, other) = (name(self.draw(NAMES)), name(self.draw(NAMES)));
-        let op = match self.draw(10) {
+        let which = match habit {
+            Habit::Changes => self.draw(10),
+            Habit::Reads => 7 + self.draw(3),
+        };
+        let op = match which {
             0..4 => Op::Create(one),
             4 | 5 => Op::Unlink(one),
             6 if one != other => Op::Rename(one, other),
@@ -168,13 +188,15 @@ impl Worker {
             8 => Op::Lookup(other),
             _ => Op::List,
         };
-        self.record(directory, op).await;
+        self.record(habit, directory, op).await;
     }
 
-    async fn record(&mut self, directory: String, op: Op) {
+    async fn record(&mut self, habit: Habit, directory: String, op: Op) {
         if !self.known.contains_key(&directory) {
-            match self.enter(&directory).await {
+            match self.enter(&directory, habit).await {
                 Ok(ino) => self.known.insert(directory.clone(), ino),
+                // Nobody has made it yet.
+                Err(e) if habit == Habit::Reads && e.errno() == errno::ENOENT => return,
                 Err(e) => return self.failed(&directory, &e),
             };
         }
@@ -201,8 +223,12 @@ impl Worker {
         tracing::warn!("client {} in {directory}: {e}", self.number);
     }
 
-    async fn enter(&self, directory: &str) -> Result<Ino, Error> {
+    async fn enter(&self, directory: &str, habit: Habit) -> Result<Ino, Error> {
         let place = at(&[directory]);
+        if habit == Habit::Reads {
+            let found = self.client.lookup(&self.caller, &place, false).await?;
+            return Ok(found.ino);
+        }
         match self.client.mkdir(&self.caller, &place, 0o755).await {
             Ok(attr) => Ok(attr.ino),
             Err(e) if e.errno() == errno::EEXIST => {

@@ -16,7 +16,7 @@ use crate::trace;
 use anyhow::{Context, Result, bail, ensure};
 use boomfs_client::{At, Caller, Client, Config, Ino};
 use boomfs_drill::drill::{broken, by_directory};
-use boomfs_drill::workload::{Shared, list_all, work};
+use boomfs_drill::workload::{Habit, Shared, list_all, work};
 use boomfs_io::sim::World;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -26,13 +26,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long things go wrong, in virtual time, ms.
-const TROUBLE_MS: u64 = 6_000;
+const TROUBLE_MS: u64 = 4_000;
 /// Runs that may be spent on finding which faults matter.
 const SHRINK_TRIES: usize = 60;
 /// NameNodes of most seeds.
 const NAMENODES: usize = 3;
 /// DataNodes.
 const DATANODES: usize = 3;
+/// What the clients do.
+const HABITS: [Habit; 3] = [Habit::Changes, Habit::Changes, Habit::Reads];
 
 /// One run: a world, and what happens in it.
 struct Run {
@@ -79,11 +81,13 @@ impl Run {
         let io = world.node("user");
         let shared = Arc::new(Shared::new(
             io.clone(),
-            Duration::from_millis(15),
+            Duration::from_millis(40),
             self.datanodes > 0,
         ));
-        let clients: Vec<_> = (1..=3)
-            .map(|number| tokio::spawn(work(shared.clone(), group.addrs(), number)))
+        let clients: Vec<_> = HABITS
+            .into_iter()
+            .zip(1..)
+            .map(|(habit, number)| tokio::spawn(work(shared.clone(), group.addrs(), number, habit)))
             .collect();
         let started = io.mono_ns();
         for (number, Planned { at_ms, fault }) in plan {
@@ -94,7 +98,7 @@ impl Run {
             group.harm(fault);
         }
         group.calm().await?;
-        io.sleep(Duration::from_secs(4)).await;
+        io.sleep(Duration::from_secs(2)).await;
         // It serves again.
         let client = Client::connect(io.clone(), Config::new(group.addrs(), "after")).await?;
         let place = At {

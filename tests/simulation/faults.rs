@@ -19,6 +19,8 @@ pub enum Fault {
     Part(usize, usize),
     /// One reaches nobody, and nobody reaches it.
     Alone(usize),
+    /// A NameNode does not reach the other NameNodes.
+    Apart(usize),
     /// A NameNode and the clients do not reach one another.
     PartUsers(usize),
     /// All cuts are mended.
@@ -74,7 +76,7 @@ impl Draw<'_> {
             self.node(nodes)
         };
         let other = (node + 1 + self.node(nodes - 1)) % nodes;
-        match self.below(26) {
+        match self.below(28) {
             0..5 => {
                 let unsynced = [Unsynced::Random, Unsynced::Lost, Unsynced::Random];
                 let which = self.node(3);
@@ -93,6 +95,7 @@ impl Draw<'_> {
             21 => Fault::FillDisk(node, 20 + self.below(1_000)),
             22 => Fault::Jump(node, self.around_zero(10_000)),
             23 => Fault::Drift(node, self.around_zero(DRIFT_PPM)),
+            24 | 25 => Fault::Apart(self.node(namenodes)),
             _ => Fault::Latency(1 + self.below(20)),
         }
     }

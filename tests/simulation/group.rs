@@ -112,7 +112,7 @@ impl Group {
                 join,
                 block_size: 64 << 10,
                 segment_bytes: 64 << 10,
-                checkpoint_slots: 150,
+                checkpoint_slots: 60,
                 ..boomfs_namenode::Config::new("/namenode", self.addr(at))
             };
             Server::start_local(io, config)
@@ -246,6 +246,11 @@ impl Group {
             Fault::Cut(a, b) => world.cut(&self.host(a), &self.host(b), true),
             Fault::Part(a, b) => world.partition(&self.host(a), &self.host(b), true),
             Fault::Alone(at) => self.alone(&self.host(at)),
+            Fault::Apart(at) => {
+                for other in (0..self.namenodes).filter(|other| *other != at) {
+                    world.partition(&self.host(at), &self.host(other), true);
+                }
+            }
             Fault::PartUsers(at) => {
                 for user in USERS {
                     world.partition(&self.host(at), user, true);

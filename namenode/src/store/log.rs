@@ -94,9 +94,11 @@ struct State {
 
 #[derive(Debug)]
 enum Spare {
+    /// It has just become the segment that is written.
     None,
     Making,
     Ready(File),
+    /// The disk has no space for one.
     Full,
 }
 
@@ -250,10 +252,10 @@ impl Log {
         let segment = self.inner.shared.options.segment_bytes;
         let left = state.free.saturating_sub(state.pending_bytes as u64);
         match state.spare {
-            Spare::Ready(_) | Spare::Making => Room::Plenty,
-            _ if left > segment / 4 => Room::Plenty,
-            _ if left > segment / 16 => Room::Reserve,
-            _ => Room::None,
+            Spare::None | Spare::Making | Spare::Ready(_) => Room::Plenty,
+            Spare::Full if left > segment / 4 => Room::Plenty,
+            Spare::Full if left > segment / 16 => Room::Reserve,
+            Spare::Full => Room::None,
         }
     }
 

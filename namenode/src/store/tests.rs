@@ -449,6 +449,22 @@ fn a_failed_sync_ends_the_log_for_good() {
 }
 
 #[test]
+fn a_slow_disk_is_not_a_full_one() {
+    let world = World::new(15);
+    world.run(async {
+        let io = world.node("nn");
+        let store = start(&io).await;
+        world.set_sync_delay_ms("nn", 80);
+        for _ in 0..400 {
+            append(&store, 1, 200).await;
+            io.sleep(std::time::Duration::from_millis(2)).await;
+            assert_eq!(store.log.room(), log::Room::Plenty);
+        }
+        store.log.wait_durable(store.log.appended()).await.unwrap();
+    });
+}
+
+#[test]
 fn a_full_disk_is_noticed_with_room_to_spare_and_is_got_over() {
     let world = World::new(14);
     world.run(async {
