@@ -4,7 +4,7 @@
 //! that was synced must be there, all NameNodes must have applied the same slots to the same state, and what the clients
 //! saw must be linearizable.
 //!
-//! `BOOMFS_SIM_SEEDS` is how many seeds are run (default 25), `BOOMFS_SIM_SEED` where they start. A failure prints the
+//! `BOOMFS_SIM_SEEDS` is how many seeds are run (default 250), `BOOMFS_SIM_SEED` where they start. A failure prints the
 //! command that runs its seed alone, with as few faults as still make it fail: `BOOMFS_SIM_FAULTS` says which of them.
 
 #[path = "mistakes.rs"]
@@ -205,7 +205,7 @@ fn report(seed: u64, why: &str) -> String {
 #[test]
 fn nothing_is_lost_whatever_goes_wrong() -> Result<()> {
     let from = number("BOOMFS_SIM_SEED", 1)?;
-    let count = number("BOOMFS_SIM_SEEDS", 25)?;
+    let count = number("BOOMFS_SIM_SEEDS", 250)?;
     let kept = kept(std::env::var("BOOMFS_SIM_FAULTS").ok().as_deref())?;
     let fails = |seed| failure(&Run::new(seed, kept.clone())).map(|why| (seed, why));
     match first(from..=from + count - 1, fails) {
