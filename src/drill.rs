@@ -35,6 +35,9 @@ pub struct Args {
     /// One more client works through a mount
     #[arg(long)]
     mount: bool,
+    /// Empty files that are there before anything goes wrong, and must be there at the end
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    files: u64,
     /// Pause between two operations of a client
     #[arg(long, value_name = "SECONDS", default_value = "0.005", value_parser = cli::seconds)]
     pause: Duration,
@@ -116,6 +119,7 @@ async fn drill(args: &Args, folder: PathBuf) -> anyhow::Result<()> {
         pause: args.pause,
         interval: args.interval,
         mount: args.mount,
+        files: args.files,
     };
     let report = drill::run(&settings, |line| eprintln!("{line}")).await?;
     if let Some(path) = &args.html {

@@ -3,7 +3,7 @@
 use crate::network::Network;
 use crate::{Process, eventually};
 use anyhow::{Context, Result, bail};
-use boomfs_client::{Client, Config, Identity};
+use boomfs_client::{Client, Config, Identity, NodeId};
 use boomfs_io::Io;
 use rustix::process::Signal;
 use std::path::PathBuf;
@@ -92,8 +92,7 @@ impl Cluster {
     /// Starts a part for the first time, on a free port that it keeps from then on.
     fn part(&self, kind: &str, number: usize, more: Vec<String>) -> Result<Part> {
         let name = format!("{kind}-{number}");
-        let data = self.plan.folder.join(&name).display().to_string();
-        let mut args = vec![kind.to_owned(), "--data".to_owned(), data];
+        let mut args = self.args(kind, &name);
         args.extend(more);
         // DataNodes stay where the clients are.
         let network = self.network.as_ref().filter(|_| kind == "namenode");
@@ -113,6 +112,11 @@ impl Cluster {
             namespace,
             process: Some(process),
         })
+    }
+
+    fn args(&self, kind: &str, name: &str) -> Vec<String> {
+        let data = self.plan.folder.join(name).display().to_string();
+        vec![kind.to_owned(), "--data".to_owned(), data]
     }
 
     fn launch(&self, name: &str, namespace: Option<&str>, args: &[String]) -> Result<Process> {
@@ -218,6 +222,33 @@ impl Cluster {
         if let Some(part) = self.namenodes.get_mut(at) {
             part.process = Some(process);
         }
+        Ok(())
+    }
+
+    /// Removes the folder of a NameNode that was killed, and starts one with a new folder in its place.
+    ///
+    /// # Errors
+    /// It does not start, or the others do not admit it.
+    pub fn replace_namenode(&mut self, at: usize, node: NodeId) -> Result<()> {
+        let part = self.namenodes.get(at).context("no such NameNode")?;
+        let folder = self.plan.folder.join(&part.name);
+        std::fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
+        let others: Vec<String> = self
+            .addrs()
+            .into_iter()
+            .filter(|a| *a != part.addr)
+            .collect();
+        let (others, addr) = (others.join(","), part.addr.clone());
+        let mut args = self.args("namenode", &part.name);
+        args.extend(["--join".to_owned(), others.clone()]);
+        args.extend(["--listen".to_owned(), addr.clone()]);
+        if let Some(part) = self.namenodes.get_mut(at) {
+            part.args = args;
+        }
+        self.start_namenode(at)?;
+        let node = node.0.to_string();
+        self.boomfs(&["namenode", "replace", &node, &addr, "--namenodes", &others])?;
         Ok(())
     }
 

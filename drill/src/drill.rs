@@ -3,6 +3,7 @@
 use crate::cluster::{Cluster, Plan};
 use crate::history::Operation;
 use crate::linear::{Verdict, check};
+use crate::many::Many;
 use crate::model::{Answer, Directory, Op};
 use crate::mounted::Mount;
 use crate::report::{Fault, Loss, Report};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub interval: Duration,
     /// One more client works through a mount.
     pub mount: bool,
+    /// Files that are there before anything goes wrong.
+    pub files: u64,
 }
 
 /// Runs a drill; `tell` hears how it goes on.
@@ -58,7 +61,6 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
     let cluster = starting.await.context("starting the cluster")??;
     let io = Io::real();
     let data = settings.plan.datanodes > 0;
-    let shared = Arc::new(Shared::new(io, settings.pause, data));
     let addrs = cluster.addrs();
     tell(&format!(
         "{} NameNodes, {} DataNodes, {} clients",
@@ -66,6 +68,8 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
         cluster.datanodes(),
         settings.clients
     ));
+    let many = Many::make(io.clone(), addrs.clone(), settings.files).await?;
+    let shared = Arc::new(Shared::new(io, settings.pause, data));
     let clients: Vec<_> = (0..=settings.clients)
         .map(|number| {
             let habit = match number {
@@ -108,12 +112,13 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
     troubled?;
     let mut directories = by_directory(shared.recorder.take());
     let names: Vec<String> = directories.keys().cloned().collect();
-    list_all(&shared, addrs, &names).await?;
+    list_all(&shared, addrs.clone(), &names).await?;
     for (name, mut more) in by_directory(shared.recorder.take()) {
         directories.entry(name).or_default().append(&mut more);
     }
     tell(&format!("checking {} directories", directories.len()));
     losses.extend(broken(&directories));
+    losses.extend(many.losses(shared.io.clone(), addrs).await?);
     let all = directories.into_values().flatten();
     Ok(Report::new(
         settings,
@@ -238,6 +243,9 @@ impl Chaos {
         if self.cluster.has_namespaces() {
             all.push(Scenario::CutLeader);
         }
+        if self.cluster.namenodes() > 2 {
+            all.push(Scenario::LoseNamenode);
+        }
         if self.cluster.namenodes() > 1 {
             all.push(Scenario::KillFollower);
             if self.cluster.has_namespaces() {
@@ -319,6 +327,32 @@ impl Chaos {
         self.cluster.cut_namenode(at, false)
     }
 
+    /// One that leads or not, and whose place another takes.
+    async fn lose_namenode(&mut self) -> Result<String> {
+        let count = self.cluster.namenodes();
+        ensure!(
+            count > 2,
+            "of {count} NameNodes none can be lost: the others would be no majority"
+        );
+        let at = usize::try_from(self.draw(count as u64)).unwrap_or(0);
+        let lost = self.cluster.identity(at).await;
+        let lost = lost.with_context(|| format!("NameNode {} does not answer", at + 1))?;
+        let what = match lost.leads {
+            true => "led",
+            false => "did not lead",
+        };
+        self.cluster.kill_namenode(at)?;
+        let from_ns = self.shared.now();
+        self.cluster.replace_namenode(at, lost.node)?;
+        self.calm().await?;
+        let took = Duration::from_nanos(self.shared.now() - from_ns);
+        Ok(format!(
+            "NameNode {}, which {what}, lost its folder; after {:.1} s another one in its place knew all",
+            at + 1,
+            took.as_secs_f64()
+        ))
+    }
+
     async fn harm(&mut self, scenario: Scenario) -> Result<String> {
         let alone = self.cluster.namenodes() == 1;
         Ok(match scenario {
@@ -374,6 +408,7 @@ impl Chaos {
                 }
                 "killed all NameNodes".to_owned()
             }
+            Scenario::LoseNamenode => self.lose_namenode().await?,
             Scenario::KillDatanode => {
                 let count = self.cluster.datanodes() as u64;
                 ensure!(count > 0, "there is no DataNode");

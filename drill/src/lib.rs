@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod drill;
 pub mod history;
 pub mod linear;
+mod many;
 pub mod model;
 pub mod mounted;
 pub mod network;

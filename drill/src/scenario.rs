@@ -21,6 +21,8 @@ pub enum Scenario {
     /// See [`Scenario::about`].
     KillAll,
     /// See [`Scenario::about`].
+    LoseNamenode,
+    /// See [`Scenario::about`].
     KillDatanode,
     /// See [`Scenario::about`].
     Random,
@@ -38,6 +40,7 @@ impl Scenario {
         Scenario::KillFollower,
         Scenario::CutFollower,
         Scenario::KillAll,
+        Scenario::LoseNamenode,
         Scenario::KillDatanode,
         Scenario::Random,
         Scenario::Calm,
@@ -53,6 +56,7 @@ impl Scenario {
             Scenario::KillFollower => "kill-follower",
             Scenario::CutFollower => "cut-follower",
             Scenario::KillAll => "kill-all",
+            Scenario::LoseNamenode => "lose-namenode",
             Scenario::KillDatanode => "kill-datanode",
             Scenario::Random => "random",
             Scenario::Calm => "calm",
@@ -79,6 +83,9 @@ impl Scenario {
                 "kill -9 of a NameNode that does not lead; it is started again after a second"
             }
             Scenario::KillAll => "kill -9 of all NameNodes at once; all are started again",
+            Scenario::LoseNamenode => {
+                "kill -9 of any NameNode, whose data folder is removed; one with a new folder takes its place"
+            }
             Scenario::KillDatanode => {
                 "kill -9 of a DataNode; it is started again after two seconds"
             }

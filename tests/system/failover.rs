@@ -42,6 +42,10 @@ fn drill(scenario: Scenario, namenodes: usize, rounds: u32) -> Result<()> {
         pause: Duration::from_millis(10),
         interval: Duration::from_millis(500),
         mount: scenario == Scenario::Random && fuse()? != Fuse::Skip,
+        files: match scenario {
+            Scenario::LoseNamenode => 2_500,
+            _ => 0,
+        },
     };
     let report = runtime()?.block_on(run(&settings, |line| println!("{line}")))?;
     println!("{}", report.text());
@@ -71,6 +75,11 @@ fn a_leader_that_is_cut_off_for_a_while_is_replaced_and_comes_back() -> Result<(
         return Ok(());
     }
     drill(Scenario::CutLeader, 3, 2)
+}
+
+#[test]
+fn a_namenode_that_loses_its_folder_is_replaced() -> Result<()> {
+    drill(Scenario::LoseNamenode, 3, 3)
 }
 
 #[test]
