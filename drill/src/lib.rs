@@ -9,6 +9,8 @@
 #![allow(clippy::disallowed_methods)] // Drills are about real processes, with real clocks and files.
 
 pub mod cluster;
+#[cfg(test)]
+mod cross;
 pub mod drill;
 pub mod history;
 pub mod linear;

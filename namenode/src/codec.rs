@@ -72,6 +72,8 @@ pub struct Inputs {
     pub be: RelId,
     /// What a checkpoint holds need not be kept.
     pub truncate: RelId,
+    /// Its disk is full, or has room again.
+    pub space: RelId,
     /// It is about to stop.
     pub quits: RelId,
 }
@@ -96,6 +98,7 @@ impl Inputs {
             configure: event(program, "configure", 5)?,
             be: event(program, "be", 2)?,
             truncate: event(program, "truncate", 1)?,
+            space: event(program, "space", 1)?,
             quits: event(program, "quits", 1)?,
         })
     }
@@ -112,6 +115,8 @@ pub enum Said {
     Leads,
     /// How many more slots it may open.
     Room,
+    /// What is to be stored must be refused: its disk is full, and nobody takes its place.
+    Refuses,
     /// Who leads.
     Follows,
     /// Another has slots that this one can only have as a whole.
@@ -135,6 +140,7 @@ impl Observed {
             ("begins", 1, Said::Begins),
             ("leads", 2, Said::Leads),
             ("room", 1, Said::Room),
+            ("refuses", 1, Said::Refuses),
             ("follows", 1, Said::Follows),
             ("behind", 2, Said::Behind),
             ("neighbours", 1, Said::Neighbours),
@@ -177,7 +183,7 @@ impl PeerEvents {
             ("accept", 6),
             ("vote", 4),
             ("alive", 5),
-            ("alive_ack", 5),
+            ("alive_ack", 6),
             ("fetch", 3),
             ("catch_up", 4),
             ("too_far", 3),

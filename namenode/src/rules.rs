@@ -40,6 +40,7 @@ rule_files!(
     "paxos/leader.olg",
     "paxos/learner.olg",
     "paxos/lease.olg",
+    "paxos/space.olg",
 );
 
 /// A rule file's text, with the mistake that a test may have planted.
@@ -48,6 +49,11 @@ fn changed(text: &'static str) -> Cow<'static, str> {
         Some(Mistake::Rule(from, to)) if text.contains(from) => text.replace(from, to).into(),
         _ => text.into(),
     }
+}
+
+/// A test has planted a mistake in them.
+pub(crate) fn are_changed() -> bool {
+    matches!(planted(), Some(Mistake::Rule(..)))
 }
 
 /// The rule files as sources of the language.

@@ -30,7 +30,7 @@ use boomfs_wire::ClusterId;
 use overlog::ir::Program;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -128,7 +128,7 @@ impl From<StoreError> for ServerError {
 /// The rules that a NameNode runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Rulebook {
-    program: Program,
+    program: Arc<Program>,
     /// Of their text.
     hash: u64,
 }
@@ -138,15 +138,25 @@ impl Rulebook {
         // FNV-1a, 64 bits.
         let step = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
         Rulebook {
-            program,
+            program: Arc::new(program),
             hash: text.bytes().fold(0xcbf2_9ce4_8422_2325, step),
         }
     }
 
-    /// The rules of this build.
+    /// The rules of this build: read once, for all NameNodes of a process.
     fn own() -> Result<Rulebook, ServerError> {
-        let program = rules::program().map_err(|e| ServerError::Rules(e.render()))?;
-        Ok(Rulebook::new(program, &rules::text()))
+        static OWN: OnceLock<Rulebook> = OnceLock::new();
+        let read = || {
+            let program = rules::program().map_err(|e| ServerError::Rules(e.render()))?;
+            Ok(Rulebook::new(program, &rules::text()))
+        };
+        if rules::are_changed() {
+            return read();
+        }
+        match OWN.get() {
+            Some(own) => Ok(own.clone()),
+            None => read().map(|own| OWN.get_or_init(|| own).clone()),
+        }
     }
 }
 

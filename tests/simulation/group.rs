@@ -62,7 +62,8 @@ impl Group {
         Ok(group)
     }
 
-    fn host(&self, at: usize) -> String {
+    /// Where a node is.
+    pub fn host(&self, at: usize) -> String {
         if at < self.namenodes {
             format!("nn{at}")
         } else {

@@ -8,5 +8,6 @@ mod faults;
 mod group;
 mod losses;
 mod smoke;
+mod space;
 mod trace;
 mod user;

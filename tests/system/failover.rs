@@ -2,9 +2,11 @@
 
 use crate::lab;
 use anyhow::{Context, Result, ensure};
+use boomfs_client::{At, Caller, Client, Config, Ino};
 use boomfs_drill::cluster::{Cluster, Plan};
 use boomfs_drill::drill::{Settings, run};
 use boomfs_drill::scenario::Scenario;
+use boomfs_io::Io;
 use boomfs_tests::{Fuse, Lab, Process, Tree, differences, fuse};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -191,4 +193,54 @@ fn a_namenode_is_replaced_and_leadership_handed_over() -> Result<()> {
         "{status}"
     );
     new.stop(Duration::from_secs(60))
+}
+
+async fn mkdir(client: &Client, name: &str) -> Result<()> {
+    let place = At {
+        base: Ino::ROOT,
+        path: vec![name.as_bytes().to_vec()],
+    };
+    client.mkdir(&Caller::default(), &place, 0o755).await?;
+    Ok(())
+}
+
+#[test]
+fn a_watched_query_goes_on_at_the_next_leader() -> Result<()> {
+    let lab = lab()?;
+    std::fs::create_dir(lab.path("cluster"))?;
+    let mut cluster = Cluster::start(&plan(&lab, 3, 0))?;
+    let runtime = runtime()?;
+    let addrs = cluster.addrs();
+    let all = addrs.join(",");
+    let query = "? name(Name) :- dentry(_, Name, _, _);";
+    let mut watch = lab.start(&["query", query, "--watch", "--json", "--namenodes", &all])?;
+    let most = Duration::from_secs(30);
+    watch.line(most, |line| line.contains(r#""change":"start""#))?;
+    runtime.block_on(async {
+        let client = Client::connect(Io::real(), Config::new(addrs, "watched")).await?;
+        mkdir(&client, "before").await?;
+        watch.line(most, |line| line.contains("before"))?;
+        let leader = cluster.leader().await.context("no leader")?;
+        cluster.kill_namenode(leader)?;
+        // It says that it starts anew, tells all there is, and goes on from there.
+        let starts = |watch: &Process| {
+            let lines = watch.stdout();
+            lines
+                .iter()
+                .filter(|l| l.contains(r#""change":"start""#))
+                .count()
+        };
+        mkdir(&client, "after").await?;
+        watch.line(most, |line| line.contains("after"))?;
+        ensure!(starts(&watch) == 2, "{:?}", watch.stdout());
+        let again = watch
+            .stdout()
+            .iter()
+            .filter(|l| l.contains("before"))
+            .count();
+        ensure!(again == 2, "{:?}", watch.stdout());
+        client.close().await?;
+        Ok(())
+    })?;
+    watch.stop(most)
 }

@@ -605,6 +605,11 @@ pub fn nothing(slot: u64) -> Row {
     Row::new(&[Value::Int(slot), batch])
 }
 
+/// The event `space`.
+pub fn space(full: bool) -> Row {
+    Row::new(&[Value::Bool(full)])
+}
+
 /// The event `quits` of the NameNode whose folder has this nonce.
 pub fn quits(nonce: u64) -> Row {
     Row::new(&[Value::addr(peer_addr(nonce))])

@@ -65,7 +65,7 @@ pub async fn boot(
     }
     let mut folder = Folder::open(io, &config.data, options).await?;
     let mut rules = Rules::new(
-        Arc::new(rulebook.program.clone()),
+        rulebook.program.clone(),
         folder.identity.nonce,
         metrics.clone(),
     )?;

@@ -167,6 +167,10 @@ struct Standing {
     until_ns: i64,
     /// So many more slots it may open.
     room: i64,
+    /// Its disk has no room for more than a little; the rules know.
+    full: bool,
+    /// What is to be stored is refused until there is room again.
+    refuses: bool,
     /// The others are known: it is not alone.
     others: bool,
 }
@@ -376,6 +380,13 @@ impl Engine {
                 feed.inputs.push((timer.rel, input::timer(time.wall_ns)));
             }
         }
+        let full = room != Room::Plenty;
+        if self.standing.full != full {
+            self.standing.full = full;
+            self.standing.refuses = false;
+            feed.inputs
+                .push((self.rules.inputs.space, input::space(full)));
+        }
         feed.inputs.extend(self.shared.inbox.take());
         let before = feed.inputs.len();
         while let Some(queued) = self.backlog.front() {
@@ -399,11 +410,15 @@ impl Engine {
         feed
     }
 
-    /// What only a leader may do waits for its lease, and for a slot if it needs one.
+    /// What only a leader may do waits for its lease, and for a slot if it needs one; while its disk is full, until the
+    /// rules have said who is to lead.
     fn has_to_wait(&self, queued: &Queued, time: Time) -> bool {
         let governs = self.standing.ballot.is_some();
         let leased = self.standing.until_ns > time.mono_ns || makes(Mistake::ReadsWithoutLease);
         match &queued.what {
+            // On a full disk slots may stay open for long.
+            What::Command { .. } if self.standing.full => governs && !self.standing.refuses,
+            What::Register(..) if self.standing.full && !self.standing.refuses => governs,
             What::Command { .. } | What::Register(..) => governs && self.standing.room <= 0,
             What::Read { stale, .. } | What::Query { stale, .. } => governs && !leased && !stale,
             _ => false,

@@ -524,28 +524,30 @@ impl Writer {
 
     async fn take_spare(&self) -> Result<File, StoreError> {
         loop {
-            let closing = {
+            let (full, closing) = {
                 let mut state = self.inner.lock();
                 if let Spare::Ready(_) = state.spare
                     && let Spare::Ready(file) = std::mem::replace(&mut state.spare, Spare::None)
                 {
                     return Ok(file);
                 }
-                state.closing && matches!(state.spare, Spare::Full)
+                (matches!(state.spare, Spare::Full), state.closing)
             };
-            if closing {
+            if full && closing {
                 let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
                 return Err(StoreError::io("create", &self.inner.shared.layout.spare())(
                     source,
                 ));
             }
-            let _ = self
-                .inner
-                .shared
-                .io
-                .timeout(FULL_PAUSE, self.inner.work.notified())
-                .await;
-            self.inner.make_spare();
+            let io = &self.inner.shared.io;
+            if full {
+                // Not at once: an attempt that fails wakes whoever waits for work.
+                io.sleep(FULL_PAUSE).await;
+                self.inner.make_spare();
+            } else {
+                // One is being made.
+                let _ = io.timeout(FULL_PAUSE, self.inner.work.notified()).await;
+            }
         }
     }
 

@@ -496,6 +496,30 @@ fn a_full_disk_is_noticed_with_room_to_spare_and_is_got_over() {
     });
 }
 
+#[test]
+fn a_full_disk_is_tried_again_now_and_then() {
+    let world = World::new(16);
+    world.run(async {
+        let io = world.node("nn");
+        let store = start(&io).await;
+        append(&store, 1, 10).await;
+        store.log.wait_durable(1).await.unwrap();
+        world.set_capacity("nn", used(&io).await);
+        // More than there is room for: the last ones wait.
+        for _ in 0..200 {
+            append(&store, 1, 200).await;
+            io.sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let attempts = || store.metrics().log_full.load(Ordering::Relaxed);
+        let before = attempts();
+        io.sleep(std::time::Duration::from_secs(10)).await;
+        assert!((20..=60).contains(&(attempts() - before)));
+        assert!(store.log.durable() < store.log.appended());
+        world.set_capacity("nn", 1 << 30);
+        store.log.wait_durable(store.log.appended()).await.unwrap();
+    });
+}
+
 async fn used(io: &Io) -> u64 {
     let space = io.space(&root()).await.unwrap();
     space.capacity - space.free

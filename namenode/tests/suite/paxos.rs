@@ -4,6 +4,7 @@
 //! What is checked at every step: no slot gets two values; of two nodes never both govern with a lease; and who governs
 //! with one has applied all that was ever acknowledged; what a node says that it promised or voted for is stored.
 
+mod batch;
 mod between;
 mod mistakes;
 mod weather;

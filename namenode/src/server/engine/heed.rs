@@ -28,6 +28,7 @@ impl Engine {
                 _ => self.standing.until_ns = *until,
             },
             (Said::Room, [Value::Int(room)]) => self.standing.room = *room,
+            (Said::Refuses, _) => self.standing.refuses = true,
             (Said::Follows, [Value::Addr(leader)]) => {
                 let nonce = input::peer_nonce(leader);
                 let leader = nonce.and_then(|nonce| self.shared.peers.host(nonce));
@@ -75,6 +76,7 @@ impl Engine {
         }
         tracing::info!("this NameNode governs no more");
         self.standing.until_ns = 0;
+        self.standing.refuses = false;
         self.shared.about().ballot = 0;
         self.shared.role.set(Role::Follows(None));
         let shared = self.shared.clone();
