@@ -21,6 +21,12 @@ const SLICE: usize = 1_000;
 /// Slices that wait to be written.
 const WAITING: usize = 4;
 
+/// Slots between two checkpoints, at least: others may be that far behind without needing the state as a whole.
+const LEAST_SLOTS: u64 = 1_000;
+
+/// Writing so many rows is worth as much as applying a slot again.
+const ROWS_OF_A_SLOT: u64 = 20;
+
 /// After a failure the next try comes after this part of the usual distance.
 const RETRY_PART: u64 = 4;
 
@@ -36,6 +42,8 @@ pub struct Checkpointer {
     running: Option<Running>,
     /// Slot and bytes of the log when the last one was begun.
     since: (u64, u64),
+    /// Rows of the last one that was begun; 0 before the first.
+    rows: u64,
     metrics: Arc<Metrics>,
 }
 
@@ -69,6 +77,7 @@ impl Checkpointer {
             replicated,
             running: None,
             since: (store.last_checkpoint, 0),
+            rows: 0,
             metrics: store.metrics().clone(),
         }
     }
@@ -81,6 +90,13 @@ impl Checkpointer {
                     (r.snapshot.is_some() || r.slice.is_some()) && p.capacity() > 0
                 })
         })
+    }
+
+    /// Slots between two: the smaller the state, the fewer, so that a start has little to apply again.
+    fn distance(&self) -> u64 {
+        (self.rows / ROWS_OF_A_SLOT)
+            .max(LEAST_SLOTS)
+            .min(self.every_slots)
     }
 
     fn log_bytes(&self) -> u64 {
@@ -100,7 +116,7 @@ impl Checkpointer {
     ) -> Result<Option<u64>, ServerError> {
         if self.running.is_none() {
             let (since_slot, since_bytes) = self.since;
-            let due = slot.saturating_sub(since_slot) >= self.every_slots
+            let due = slot.saturating_sub(since_slot) >= self.distance()
                 || self.log_bytes().saturating_sub(since_bytes) >= self.every_bytes;
             if slot > since_slot && due {
                 self.begin(node, store, slot);
@@ -131,6 +147,7 @@ impl Checkpointer {
         ));
         let snapshot = Some(node.snapshot(&self.tables));
         self.since = (slot, self.log_bytes());
+        self.rows = 0;
         self.running = Some(Running {
             snapshot,
             pieces: Some(sender),
@@ -158,7 +175,10 @@ impl Checkpointer {
                 .map(|(rel, rows)| (number(&self.tables, rel), rows)),
         };
         match slice {
-            Some(slice) => place.send(slice),
+            Some(slice) => {
+                self.rows += slice.1.len() as u64;
+                place.send(slice);
+            }
             None => {
                 // The end: the task sees that nothing follows.
                 running.snapshot = None;
@@ -187,7 +207,7 @@ impl Checkpointer {
         tracing::warn!("checkpoint given up, the log stays as it is: {e}");
         let (slot, bytes) = self.since;
         let back = |now: u64, every: u64| now.saturating_sub(every - every / RETRY_PART);
-        self.since = (back(slot, self.every_slots), back(bytes, self.every_bytes));
+        self.since = (back(slot, self.distance()), back(bytes, self.every_bytes));
         Ok(None)
     }
 

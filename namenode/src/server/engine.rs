@@ -1,21 +1,23 @@
 //! The engine's loop: takes what is queued, runs the rules, stores what they changed, runs what was decided.
 
+mod feed;
 mod heed;
 
+use self::feed::Feed;
 use super::boot::now;
 use super::checkpointer::Checkpointer;
 use super::conn::Item;
 use super::outbox::Mail;
 use super::query::Queries;
-use super::reader::{Queued, Role, Shared, What};
+use super::reader::{Queued, Role, Shared};
 use super::transfer::TransferError;
 use super::{ServerError, Stop};
 use crate::codec::output::Outputs;
 use crate::codec::{ConnId, Inputs, Observed, PeerEvents, errno, input};
 use crate::metrics::Metrics;
 use crate::planted::{Mistake, makes};
+use crate::store::Store;
 use crate::store::record::Change;
-use crate::store::{Store, log::Room};
 use boomfs_io::{Io, watch};
 use boomfs_wire::{Blob, FromNameNode};
 use overlog::api::{Output, RunError, Time};
@@ -34,9 +36,6 @@ const MAX_COMMANDS: usize = 256;
 
 /// Questions and other events in one run, at most.
 const MAX_READS: usize = 1_024;
-
-/// Bytes of events in one run, about.
-const MAX_RUN_BYTES: usize = 512 << 10;
 
 /// Slots that are applied before new events are looked at.
 const MAX_FOLLOW_UPS: usize = 16;
@@ -147,15 +146,6 @@ struct Timer {
     rel: RelId,
     period_ns: i64,
     due_ns: i64,
-}
-
-/// What one run is fed.
-#[derive(Default)]
-struct Feed {
-    inputs: Vec<(RelId, Row)>,
-    commands: Vec<(ConnId, u64)>,
-    reads: Vec<(ConnId, i64)>,
-    bytes: usize,
 }
 
 /// What the rules said last of this node's place among the NameNodes.
@@ -367,130 +357,6 @@ impl Engine {
         self.queries.step(&mut self.rules, &self.shared.outbox);
         self.tell_ready();
         Ok(())
-    }
-
-    /// Takes the timers that are due, what other NameNodes say, and from the backlog what one run can take.
-    fn gather(&mut self) -> Feed {
-        let mut feed = Feed::default();
-        let room = self.store.log.room();
-        let time = now(&self.io);
-        for timer in &mut self.timers {
-            if timer.due_ns <= time.mono_ns {
-                timer.due_ns = time.mono_ns.saturating_add(timer.period_ns);
-                feed.inputs.push((timer.rel, input::timer(time.wall_ns)));
-            }
-        }
-        let full = room != Room::Plenty;
-        if self.standing.full != full {
-            self.standing.full = full;
-            self.standing.refuses = false;
-            feed.inputs
-                .push((self.rules.inputs.space, input::space(full)));
-        }
-        feed.inputs.extend(self.shared.inbox.take());
-        let before = feed.inputs.len();
-        while let Some(queued) = self.backlog.front() {
-            let others = feed.inputs.len() - before - feed.commands.len();
-            let full = feed.commands.len() >= MAX_COMMANDS
-                || others >= MAX_READS
-                || feed.bytes >= MAX_RUN_BYTES;
-            if self.has_to_wait(queued, time) {
-                self.held = true;
-                break;
-            }
-            // At least one, however large.
-            if full {
-                break;
-            }
-            feed.bytes += queued.what.size();
-            if let Some(queued) = self.backlog.pop_front() {
-                self.admit(queued, room, &mut feed);
-            }
-        }
-        feed
-    }
-
-    /// What only a leader may do waits for its lease, and for a slot if it needs one; while its disk is full, until the
-    /// rules have said who is to lead.
-    fn has_to_wait(&self, queued: &Queued, time: Time) -> bool {
-        let governs = self.standing.ballot.is_some();
-        let leased = self.standing.until_ns > time.mono_ns || makes(Mistake::ReadsWithoutLease);
-        match &queued.what {
-            // On a full disk slots may stay open for long.
-            What::Command { .. } if self.standing.full => governs && !self.standing.refuses,
-            What::Register(..) if self.standing.full && !self.standing.refuses => governs,
-            What::Command { .. } | What::Register(..) => governs && self.standing.room <= 0,
-            What::Read { stale, .. } | What::Query { stale, .. } => governs && !leased && !stale,
-            _ => false,
-        }
-    }
-
-    fn admit(&mut self, queued: Queued, room: Room, feed: &mut Feed) {
-        let Queued {
-            conn,
-            what,
-            permit: _,
-        } = queued;
-        let inputs = self.rules.inputs;
-        let governs = self.standing.ballot.is_some();
-        match what {
-            // Its connection was told that this node leads no more.
-            What::Command { .. } if !governs => {}
-            What::Read { stale: false, .. } | What::Query { stale: false, .. } if !governs => {}
-            What::Event(rel, _) | What::Register(rel, _)
-                if rel == inputs.hello_client && !governs =>
-            {
-                let item = self.shared.not_leader();
-                self.shared.outbox.deliver(Mail {
-                    conns: vec![(conn, item), (conn, Item::Close)],
-                    ..Mail::default()
-                });
-            }
-            What::Command { seq, .. } if room != Room::Plenty => {
-                Metrics::add(&self.metrics.commands_no_space, 1);
-                let result = Err(no_space());
-                self.send(conn, FromNameNode::Answered { seq, result });
-            }
-            What::Register(..) if governs && room == Room::None => {
-                let failure = no_space();
-                self.send(conn, FromNameNode::Refused { failure });
-                self.shared.outbox.deliver(Mail::one(conn, Item::Close));
-            }
-            What::Command { seq, row } => {
-                Metrics::add(&self.metrics.commands, 1);
-                feed.inputs.push((inputs.request, row));
-                feed.commands.push((conn, seq));
-            }
-            What::Read { req, row, .. } => {
-                Metrics::add(&self.metrics.reads, 1);
-                feed.inputs.push((inputs.ask, row));
-                feed.reads.push((conn, req));
-            }
-            What::Event(rel, row) | What::Register(rel, row) => feed.inputs.push((rel, row)),
-            What::Query {
-                req,
-                text,
-                limit,
-                watch,
-                ..
-            } => {
-                Metrics::add(&self.metrics.queries, 1);
-                let asked = super::query::Asked {
-                    conn,
-                    req,
-                    text,
-                    limit,
-                    watch,
-                };
-                self.queries
-                    .start(&mut self.rules, &self.shared.outbox, asked);
-            }
-            What::Cancel { req } => self.queries.cancel(&mut self.rules, conn, req),
-            What::Closed => {
-                self.queries.close(&mut self.rules, conn);
-                feed.inputs.push((inputs.closed, input::closed(conn)));
-            }
-        }
     }
 
     fn send(&self, conn: ConnId, message: FromNameNode) {
@@ -805,11 +671,4 @@ pub fn key_of(relation: &Relation, row: &Row) -> Vec<u8> {
         rest = behind;
     }
     key
-}
-
-fn no_space() -> boomfs_wire::Failure {
-    errno::failure(
-        errno::ENOSPC,
-        "the disk of the NameNode's log is full: free space there; what was acknowledged is safe",
-    )
 }
