@@ -24,7 +24,7 @@ const WAITING: usize = 4;
 /// Slots between two checkpoints, at least: others may be that far behind without needing the state as a whole.
 const LEAST_SLOTS: u64 = 1_000;
 
-/// Writing so many rows is worth as much as applying a slot again.
+/// With more rows than [`LEAST_SLOTS`] times this, checkpoints are further apart: each has to write them all.
 const ROWS_OF_A_SLOT: u64 = 20;
 
 /// After a failure the next try comes after this part of the usual distance.
