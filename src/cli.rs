@@ -116,6 +116,35 @@ pub fn block_size(text: &str) -> Result<u64, String> {
     Ok(size)
 }
 
+/// How a leader makes sure that it leads, on the command line.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum Reads {
+    /// By its lease.
+    Lease,
+    /// By asking the others.
+    Confirm,
+}
+
+impl From<Reads> for boomfs_namenode::Reads {
+    fn from(reads: Reads) -> boomfs_namenode::Reads {
+        match reads {
+            Reads::Lease => boomfs_namenode::Reads::Lease,
+            Reads::Confirm => boomfs_namenode::Reads::Confirm,
+        }
+    }
+}
+
+/// A size of a segment of the log.
+///
+/// # Errors
+/// No such number; too small for what a run stores, or too large to be kept twice.
+pub fn log_segment(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        size @ 65_536..=0x4000_0000 => Ok(size),
+        _ => Err("must be between 64K and 1G".into()),
+    }
+}
+
 /// Starts the log on stderr.
 pub fn log(verbose: u8) {
     let level = match verbose {

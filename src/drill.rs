@@ -4,6 +4,7 @@ use crate::{cli, output};
 use anyhow::{Context, bail};
 use boomfs_drill::cluster::Plan;
 use boomfs_drill::drill::{self, Settings};
+use boomfs_drill::given::Given;
 use boomfs_drill::scenario::Scenario;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,9 @@ pub struct Args {
     /// How often it goes wrong
     #[arg(long, value_name = "N", default_value_t = 20)]
     rounds: u32,
+    /// Harm a cluster that runs already: a file that names its NameNodes and what ends, starts and cuts them
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["namenodes", "datanodes", "namespaces", "disks"])]
+    cluster: Option<PathBuf>,
     /// NameNodes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
     namenodes: u16,
@@ -29,6 +33,9 @@ pub struct Args {
     /// Start each NameNode in a network namespace of its own, so that `random` can cut it off, too (needs root)
     #[arg(long)]
     namespaces: bool,
+    /// Give each NameNode a small disk in memory, so that `random` can fill it, too (needs root)
+    #[arg(long)]
+    disks: bool,
     /// Clients that work at the same time; one more only reads
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=256))]
     clients: u64,
@@ -112,7 +119,9 @@ async fn drill(args: &Args, folder: PathBuf) -> anyhow::Result<()> {
             namenodes: usize::from(args.namenodes),
             datanodes: usize::from(args.datanodes),
             namespaces: args.namespaces || args.scenario.needs_namespaces(),
+            disks: (args.disks || args.scenario.needs_disks()).then_some(args.files),
         },
+        given: args.cluster.as_deref().map(Given::read).transpose()?,
         scenario: args.scenario,
         rounds: args.rounds,
         clients: args.clients,

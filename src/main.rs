@@ -24,6 +24,10 @@ mod status;
 mod umount;
 mod up;
 
+/// Rows and messages are many small pieces of memory, made on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use clap::Parser;
 use cli::{Cli, Command};
 use std::process::ExitCode;

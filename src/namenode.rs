@@ -45,6 +45,13 @@ struct Run {
     /// Block size of a new cluster: a multiple of 4K
     #[arg(long, value_name = "BYTES", value_parser = cli::block_size)]
     block_size: Option<u64>,
+    /// How a leader makes sure that it leads before it answers a read: by its lease, which trusts that clocks run at
+    /// the same speed to a tenth, or by asking the others each time
+    #[arg(long, value_enum, default_value_t = cli::Reads::Lease)]
+    reads: cli::Reads,
+    /// Size of a segment of the log; the next one is made in advance
+    #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = cli::log_segment)]
+    log_segment: u64,
 }
 
 /// Changes of a cluster's NameNodes. Each waits until it is in force.
@@ -104,6 +111,8 @@ async fn serve(args: Run) -> anyhow::Result<()> {
     let mut config = Config::new(args.data, args.listen);
     config.replication = args.replication;
     config.block_size = args.block_size.unwrap_or(config.block_size);
+    config.reads = args.reads.into();
+    config.segment_bytes = args.log_segment;
     config.join = args.join;
     config.advertise = args.advertise;
     let server = Server::start(Io::real(), config).await?;

@@ -387,6 +387,7 @@ fn several(namenodes: usize, folder: &std::path::Path) -> Result<()> {
         namenodes,
         datanodes: 0,
         namespaces: false,
+        disks: None,
     };
     let cluster = Cluster::start(&plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

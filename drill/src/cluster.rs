@@ -1,10 +1,10 @@
 //! A cluster of processes: NameNodes and DataNodes that can be killed, stopped and started again where they were.
 
+use crate::disk::Disk;
 use crate::network::Network;
-use crate::{Process, eventually};
+use crate::{Process, eventually, look};
 use anyhow::{Context, Result, bail};
-use boomfs_client::{Client, Config, Identity, NodeId};
-use boomfs_io::Io;
+use boomfs_client::{Identity, NodeId};
 use rustix::process::Signal;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 /// How long a part may take to start or stop.
 const PART: Duration = Duration::from_secs(60);
-/// How long a NameNode may take to say who it is; one that is stopped does not.
-const IDENTIFY: Duration = Duration::from_millis(500);
+/// Segments of the log on a small disk: one that is full is noticed after three of them at most.
+const SMALL_SEGMENT: &str = "256K";
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Plan {
     pub datanodes: usize,
     /// Each NameNode in a network namespace of its own, so that it can be cut off; needs root.
     pub namespaces: bool,
+    /// Each NameNode on a small disk of its own, with room for so many files, so that it can be filled; needs root.
+    pub disks: Option<u64>,
 }
 
 /// A part of a cluster.
@@ -46,8 +48,9 @@ pub struct Cluster {
     plan: Plan,
     namenodes: Vec<Part>,
     datanodes: Vec<Part>,
-    /// Removed after the processes that use it.
+    /// Removed after the processes that use them.
     network: Option<Network>,
+    disks: Vec<Disk>,
 }
 
 impl Cluster {
@@ -64,6 +67,7 @@ impl Cluster {
                 true => Some(Network::make()?),
                 false => None,
             },
+            disks: Vec::new(),
         };
         for number in 1..=plan.namenodes {
             let join = cluster.addrs();
@@ -73,6 +77,11 @@ impl Cluster {
             }
             if let Some(network) = &mut cluster.network {
                 network.add()?;
+            }
+            if let Some(files) = plan.disks {
+                args.extend(["--log-segment".to_owned(), SMALL_SEGMENT.to_owned()]);
+                let place = plan.folder.join(format!("disk-{number}"));
+                cluster.disks.push(Disk::make(&place, files)?);
             }
             let part = cluster.part("namenode", number, args)?;
             let addr = part.addr.clone();
@@ -92,7 +101,9 @@ impl Cluster {
     /// Starts a part for the first time, on a free port that it keeps from then on.
     fn part(&self, kind: &str, number: usize, more: Vec<String>) -> Result<Part> {
         let name = format!("{kind}-{number}");
-        let mut args = self.args(kind, &name);
+        let data = self.data(kind, number - 1);
+        let mut args = vec![kind.to_owned(), "--data".to_owned()];
+        args.push(data.display().to_string());
         args.extend(more);
         // DataNodes stay where the clients are.
         let network = self.network.as_ref().filter(|_| kind == "namenode");
@@ -114,9 +125,11 @@ impl Cluster {
         })
     }
 
-    fn args(&self, kind: &str, name: &str) -> Vec<String> {
-        let data = self.plan.folder.join(name).display().to_string();
-        vec![kind.to_owned(), "--data".to_owned(), data]
+    /// The data folder of a part, counted from 0.
+    fn data(&self, kind: &str, at: usize) -> PathBuf {
+        let disk = self.disks.get(at).filter(|_| kind == "namenode");
+        let place = disk.map_or(self.plan.folder.as_path(), Disk::place);
+        place.join(format!("{kind}-{}", at + 1))
     }
 
     fn launch(&self, name: &str, namespace: Option<&str>, args: &[String]) -> Result<Process> {
@@ -203,6 +216,21 @@ impl Cluster {
         self.network.is_some()
     }
 
+    /// Takes all that is free on a NameNode's disk, or gives it back.
+    ///
+    /// # Errors
+    /// It has no small disk of its own; it cannot be written to.
+    pub fn fill_namenode(&self, at: usize, fill: bool) -> Result<()> {
+        let disk = self.disks.get(at);
+        let disk = disk.context("the NameNodes have no disks of their own")?;
+        if fill { disk.fill() } else { disk.free() }
+    }
+
+    /// Whether disks of NameNodes can be filled.
+    pub fn has_disks(&self) -> bool {
+        !self.disks.is_empty()
+    }
+
     /// Asks a NameNode to stop, and waits until it has.
     ///
     /// # Errors
@@ -231,7 +259,7 @@ impl Cluster {
     /// It does not start, or the others do not admit it.
     pub fn replace_namenode(&mut self, at: usize, node: NodeId) -> Result<()> {
         let part = self.namenodes.get(at).context("no such NameNode")?;
-        let folder = self.plan.folder.join(&part.name);
+        let folder = self.data("namenode", at);
         std::fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;
         let others: Vec<String> = self
@@ -240,11 +268,12 @@ impl Cluster {
             .filter(|a| *a != part.addr)
             .collect();
         let (others, addr) = (others.join(","), part.addr.clone());
-        let mut args = self.args("namenode", &part.name);
-        args.extend(["--join".to_owned(), others.clone()]);
-        args.extend(["--listen".to_owned(), addr.clone()]);
         if let Some(part) = self.namenodes.get_mut(at) {
-            part.args = args;
+            let joins = part.args.iter().position(|a| a == "--join");
+            match joins.and_then(|at| part.args.get_mut(at + 1)) {
+                Some(join) => join.clone_from(&others),
+                None => part.args.extend(["--join".to_owned(), others.clone()]),
+            }
         }
         self.start_namenode(at)?;
         let node = node.0.to_string();
@@ -264,6 +293,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// What a NameNode says of itself; `None` if it does not answer.
+    pub async fn identity(&self, at: usize) -> Option<Identity> {
+        look::identity(&self.namenodes.get(at)?.addr).await
+    }
+
+    /// Which NameNode leads, counted from 0.
+    pub async fn leader(&self) -> Option<usize> {
+        let runs = |at: usize| self.namenodes.get(at).is_some_and(|n| n.process.is_some());
+        look::leader(&self.addrs(), runs).await
+    }
+
     fn relaunch(&self, parts: &[Part], at: usize) -> Result<Process> {
         let part = parts.get(at).context("no such part")?;
         // Its port is free at once; what else it held may take a moment.
@@ -272,32 +312,6 @@ impl Cluster {
             process.ready(PART)?;
             Ok(process)
         })
-    }
-
-    /// What a NameNode says of itself; `None` if it does not answer.
-    pub async fn identity(&self, at: usize) -> Option<Identity> {
-        let addr = self.namenodes.get(at)?.addr.clone();
-        let config = Config {
-            deadline: IDENTIFY,
-            stale: true,
-            ..Config::new(vec![addr], "drill")
-        };
-        let client = Client::observer(Io::real(), config).await.ok()?;
-        let identity = client.identify().await.ok();
-        // It is gone with the client anyway.
-        let _ = client.close().await;
-        identity
-    }
-
-    /// Which NameNode leads, counted from 0.
-    pub async fn leader(&self) -> Option<usize> {
-        for at in 0..self.namenodes.len() {
-            let runs = self.namenodes.get(at)?.process.is_some();
-            if runs && self.identity(at).await.is_some_and(|i| i.leads) {
-                return Some(at);
-            }
-        }
-        None
     }
 }
 

@@ -1,6 +1,8 @@
 //! A drill from beginning to end.
 
 use crate::cluster::{Cluster, Plan};
+use crate::given::Given;
+use crate::ground::Ground;
 use crate::history::Operation;
 use crate::linear::{Verdict, check};
 use crate::many::Many;
@@ -8,8 +10,10 @@ use crate::model::{Answer, Directory, Op};
 use crate::mounted::Mount;
 use crate::report::{Fault, Loss, Report};
 use crate::scenario::Scenario;
+use crate::target::{Deed, Target};
 use crate::workload::{Habit, InDirectory, Shared, list_all, work};
 use anyhow::{Context, Result, bail, ensure};
+use boomfs_client::{Client, Config};
 use boomfs_io::Io;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,8 +36,10 @@ const ECHO_NS: u64 = 10_000_000;
 /// What a drill does.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The cluster.
+    /// The cluster that is started, and the binary of the mount.
     pub plan: Plan,
+    /// A cluster that runs already: none is started.
+    pub given: Option<Given>,
     /// What goes wrong.
     pub scenario: Scenario,
     /// How often.
@@ -55,21 +61,19 @@ pub struct Settings {
 /// # Errors
 /// The cluster does not start, or does not recover; that something was lost is no error but in the report.
 pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Report> {
-    let plan = settings.plan.clone();
-    ensure!(plan.namenodes > 0, "a drill needs a NameNode");
-    let starting = tokio::task::spawn_blocking(move || Cluster::start(&plan));
-    let cluster = starting.await.context("starting the cluster")??;
+    let target = start(settings).await?;
+    target.can(settings.scenario)?;
     let io = Io::real();
-    let data = settings.plan.datanodes > 0;
-    let addrs = cluster.addrs();
+    let addrs = target.addrs();
+    let live = data_nodes(&io, &addrs, &target).await?;
     tell(&format!(
-        "{} NameNodes, {} DataNodes, {} clients",
+        "{} NameNodes, {live} DataNodes, {} clients",
         addrs.len(),
-        cluster.datanodes(),
         settings.clients
     ));
-    let many = Many::make(io.clone(), addrs.clone(), settings.files).await?;
-    let shared = Arc::new(Shared::new(io, settings.pause, data));
+    let ground = Ground::make(io.clone(), addrs.clone()).await?;
+    let many = Many::make(io.clone(), addrs.clone(), ground.ino, settings.files).await?;
+    let shared = Arc::new(Shared::new(io, settings.pause, live > 0, ground.ino));
     let clients: Vec<_> = (0..=settings.clients)
         .map(|number| {
             let habit = match number {
@@ -80,12 +84,12 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
         })
         .collect();
     let mounted = match settings.mount {
-        true => Some(start_mounted(settings, &shared, addrs.clone()).await?),
+        true => Some(start_mounted(settings, &shared, addrs.clone(), &ground.name).await?),
         false => None,
     };
     let mut chaos = Chaos {
         shared: shared.clone(),
-        cluster,
+        target,
         faults: Vec::new(),
     };
     let troubled = chaos.rounds(settings, &mut tell).await;
@@ -118,10 +122,14 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
     }
     tell(&format!("checking {} directories", directories.len()));
     losses.extend(broken(&directories));
-    losses.extend(many.losses(shared.io.clone(), addrs).await?);
+    losses.extend(many.losses(shared.io.clone(), addrs.clone()).await?);
+    if settings.given.is_some() {
+        ground.remove(shared.io.clone(), addrs.clone()).await?;
+    }
     let all = directories.into_values().flatten();
     Ok(Report::new(
         settings,
+        (addrs.len(), live),
         all.collect(),
         chaos.faults,
         losses,
@@ -129,11 +137,36 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
     ))
 }
 
+/// The cluster that was given, or one of its own.
+async fn start(settings: &Settings) -> Result<Target> {
+    if let Some(given) = &settings.given {
+        return Ok(Target::Given(given.clone()));
+    }
+    let plan = settings.plan.clone();
+    ensure!(plan.namenodes > 0, "a drill needs a NameNode");
+    let starting = tokio::task::spawn_blocking(move || Cluster::start(&plan));
+    Ok(Target::Own(
+        starting.await.context("starting the cluster")??,
+    ))
+}
+
+/// How many DataNodes live. Those of the drill's own cluster may not have said so yet.
+async fn data_nodes(io: &Io, addrs: &[String], target: &Target) -> Result<usize> {
+    if let Target::Own(cluster) = target {
+        return Ok(cluster.datanodes());
+    }
+    let client = Client::observer(io.clone(), Config::new(addrs.to_vec(), "drill")).await?;
+    let status = client.status().await;
+    client.close().await?;
+    Ok(status?.nodes.iter().filter(|d| d.live).count())
+}
+
 /// Mounts the filesystem beside the cluster's folders, and lets a client work there.
 async fn start_mounted(
     settings: &Settings,
     shared: &Arc<Shared>,
     addrs: Vec<String>,
+    ground: &str,
 ) -> Result<tokio::task::JoinHandle<Result<()>>> {
     let (binary, place) = (
         settings.plan.binary.clone(),
@@ -143,7 +176,10 @@ async fn start_mounted(
     let mount = tokio::task::spawn_blocking(start).await;
     let mount = mount.context("starting the mount")??;
     let shared = shared.clone();
-    Ok(tokio::task::spawn_blocking(move || mount.work(&shared)))
+    let ground = ground.to_owned();
+    Ok(tokio::task::spawn_blocking(move || {
+        mount.work(&ground, &shared)
+    }))
 }
 
 /// What was done in one directory.
@@ -199,7 +235,7 @@ pub fn broken(directories: &BTreeMap<String, History>) -> Vec<Loss> {
 /// Does harm, and waits until it is mended.
 struct Chaos {
     shared: Arc<Shared>,
-    cluster: Cluster,
+    target: Target,
     faults: Vec<Fault>,
 }
 
@@ -234,29 +270,11 @@ impl Chaos {
         if scenario != Scenario::Random {
             return scenario;
         }
-        let mut all = vec![
-            Scenario::KillLeader,
-            Scenario::PauseLeader,
-            Scenario::KillAll,
-            Scenario::StopLeader,
-        ];
-        if self.cluster.has_namespaces() {
-            all.push(Scenario::CutLeader);
-        }
-        if self.cluster.namenodes() > 2 {
-            all.push(Scenario::LoseNamenode);
-        }
-        if self.cluster.namenodes() > 1 {
-            all.push(Scenario::KillFollower);
-            if self.cluster.has_namespaces() {
-                all.push(Scenario::CutFollower);
-            }
-        }
-        if self.cluster.datanodes() > 1 {
-            all.push(Scenario::KillDatanode);
-        }
+        let not = [Scenario::Random, Scenario::Calm];
+        let can = |s: &Scenario| !not.contains(s) && self.target.can(*s).is_ok();
+        let all: Vec<Scenario> = Scenario::ALL.iter().copied().filter(can).collect();
         let at = usize::try_from(self.draw(all.len() as u64)).unwrap_or(0);
-        all.get(at).copied().unwrap_or(Scenario::KillLeader)
+        all.get(at).copied().unwrap_or(Scenario::Calm)
     }
 
     /// Waits until all NameNodes answer, one of them leads, and none is far behind.
@@ -265,14 +283,14 @@ impl Chaos {
         loop {
             let mut slots = Vec::new();
             let mut leads = false;
-            for at in 0..self.cluster.namenodes() {
-                if let Some(identity) = self.cluster.identity(at).await {
+            for at in 0..self.target.namenodes() {
+                if let Some(identity) = self.target.identity(at).await {
                     leads |= identity.leads;
                     slots.push(identity.slot);
                 }
             }
             let newest = slots.iter().max().copied().unwrap_or(0);
-            let all = slots.len() == self.cluster.namenodes();
+            let all = slots.len() == self.target.namenodes();
             if leads && all && slots.iter().all(|slot| newest - slot <= NEAR) {
                 return Ok(());
             }
@@ -290,7 +308,7 @@ impl Chaos {
     async fn taken_over(&self, but: usize) -> Result<usize> {
         let started = self.shared.now();
         loop {
-            if let Some(leader) = self.cluster.leader().await.filter(|l| *l != but) {
+            if let Some(leader) = self.target.leader().await.filter(|l| *l != but) {
                 return Ok(leader);
             }
             let since = Duration::from_nanos(self.shared.now().saturating_sub(started));
@@ -304,7 +322,7 @@ impl Chaos {
     async fn leader(&self) -> Result<usize> {
         let io = &self.shared.io;
         for _ in 0..100 {
-            if let Some(leader) = self.cluster.leader().await {
+            if let Some(leader) = self.target.leader().await {
                 return Ok(leader);
             }
             io.sleep(LOOK).await;
@@ -315,35 +333,57 @@ impl Chaos {
     /// One that does not lead.
     async fn follower(&self) -> Result<usize> {
         let leader = self.leader().await?;
-        let count = self.cluster.namenodes();
-        ensure!(count > 1, "one NameNode has no follower");
+        let count = self.target.namenodes();
         let step = 1 + usize::try_from(self.draw(count as u64 - 1)).unwrap_or(0);
         Ok((leader + step) % count)
     }
 
-    async fn cut(&self, at: usize) -> Result<()> {
-        self.cluster.cut_namenode(at, true)?;
+    /// One thing, and a while later the other.
+    async fn for_a_while(&mut self, at: usize, harm: Deed, mend: Deed) -> Result<()> {
+        self.target.namenode(at, harm)?;
         self.shared.io.sleep(PAUSED).await;
-        self.cluster.cut_namenode(at, false)
+        self.target.namenode(at, mend)
+    }
+
+    /// Its disk is full until another one leads.
+    async fn fill_disk(&mut self) -> Result<String> {
+        let leader = self.leader().await?;
+        let started = self.shared.now();
+        let next = loop {
+            // What it removes meanwhile is taken too.
+            self.target.namenode(leader, Deed::Fill)?;
+            if let Some(next) = self.target.leader().await.filter(|l| *l != leader) {
+                break next;
+            }
+            let since = Duration::from_nanos(self.shared.now().saturating_sub(started));
+            ensure!(
+                since < CALM,
+                "NameNode {}, whose disk is full, still leads after {CALM:?}",
+                leader + 1
+            );
+            self.shared.io.sleep(LOOK).await;
+        };
+        self.target.namenode(leader, Deed::Free)?;
+        Ok(format!(
+            "filled the disk of NameNode {}, then {} led",
+            leader + 1,
+            next + 1
+        ))
     }
 
     /// One that leads or not, and whose place another takes.
     async fn lose_namenode(&mut self) -> Result<String> {
-        let count = self.cluster.namenodes();
-        ensure!(
-            count > 2,
-            "of {count} NameNodes none can be lost: the others would be no majority"
-        );
+        let count = self.target.namenodes();
         let at = usize::try_from(self.draw(count as u64)).unwrap_or(0);
-        let lost = self.cluster.identity(at).await;
+        let lost = self.target.identity(at).await;
         let lost = lost.with_context(|| format!("NameNode {} does not answer", at + 1))?;
         let what = match lost.leads {
             true => "led",
             false => "did not lead",
         };
-        self.cluster.kill_namenode(at)?;
+        self.target.namenode(at, Deed::Kill)?;
         let from_ns = self.shared.now();
-        self.cluster.replace_namenode(at, lost.node)?;
+        self.target.replace_namenode(at, lost.node)?;
         self.calm().await?;
         let took = Duration::from_nanos(self.shared.now() - from_ns);
         Ok(format!(
@@ -353,69 +393,72 @@ impl Chaos {
         ))
     }
 
+    async fn kill_leader(&mut self) -> Result<String> {
+        let leader = self.leader().await?;
+        self.target.namenode(leader, Deed::Kill)?;
+        if self.target.namenodes() == 1 {
+            self.target.namenode(leader, Deed::Start)?;
+            return Ok(format!("killed NameNode {}", leader + 1));
+        }
+        let next = self.taken_over(leader).await?;
+        self.target.namenode(leader, Deed::Start)?;
+        Ok(format!(
+            "killed NameNode {}, then {} led",
+            leader + 1,
+            next + 1
+        ))
+    }
+
     async fn harm(&mut self, scenario: Scenario) -> Result<String> {
-        let alone = self.cluster.namenodes() == 1;
+        self.target.can(scenario)?;
         Ok(match scenario {
-            Scenario::KillLeader => {
-                let leader = self.leader().await?;
-                self.cluster.kill_namenode(leader)?;
-                if alone {
-                    self.cluster.start_namenode(leader)?;
-                    format!("killed NameNode {}", leader + 1)
-                } else {
-                    let next = self.taken_over(leader).await?;
-                    self.cluster.start_namenode(leader)?;
-                    format!("killed NameNode {}, then {} led", leader + 1, next + 1)
-                }
-            }
+            Scenario::KillLeader => self.kill_leader().await?,
             Scenario::PauseLeader => {
                 let leader = self.leader().await?;
-                self.cluster.pause_namenode(leader, true)?;
-                self.shared.io.sleep(PAUSED).await;
-                self.cluster.pause_namenode(leader, false)?;
+                self.for_a_while(leader, Deed::Pause, Deed::Resume).await?;
                 format!("paused NameNode {} for {PAUSED:?}", leader + 1)
             }
             Scenario::CutLeader => {
                 let leader = self.leader().await?;
-                self.cut(leader).await?;
+                self.for_a_while(leader, Deed::Cut, Deed::Join).await?;
                 format!("cut NameNode {} off for {PAUSED:?}", leader + 1)
             }
             Scenario::CutFollower => {
                 let follower = self.follower().await?;
-                self.cut(follower).await?;
+                self.for_a_while(follower, Deed::Cut, Deed::Join).await?;
                 let number = follower + 1;
                 format!("cut NameNode {number}, which did not lead, off for {PAUSED:?}")
             }
             Scenario::StopLeader => {
                 let leader = self.leader().await?;
-                self.cluster.stop_namenode(leader)?;
-                self.cluster.start_namenode(leader)?;
+                self.target.namenode(leader, Deed::Stop)?;
+                self.target.namenode(leader, Deed::Start)?;
                 format!("stopped NameNode {}", leader + 1)
             }
+            Scenario::FillDisk => self.fill_disk().await?,
             Scenario::KillFollower => {
                 let follower = self.follower().await?;
-                self.cluster.kill_namenode(follower)?;
+                self.target.namenode(follower, Deed::Kill)?;
                 self.shared.io.sleep(Duration::from_secs(1)).await;
-                self.cluster.start_namenode(follower)?;
+                self.target.namenode(follower, Deed::Start)?;
                 format!("killed NameNode {}, which did not lead", follower + 1)
             }
             Scenario::KillAll => {
-                let all = 0..self.cluster.namenodes();
+                let all = 0..self.target.namenodes();
                 all.clone()
-                    .try_for_each(|at| self.cluster.kill_namenode(at))?;
+                    .try_for_each(|at| self.target.namenode(at, Deed::Kill))?;
                 for at in all {
-                    self.cluster.start_namenode(at)?;
+                    self.target.namenode(at, Deed::Start)?;
                 }
                 "killed all NameNodes".to_owned()
             }
             Scenario::LoseNamenode => self.lose_namenode().await?,
             Scenario::KillDatanode => {
-                let count = self.cluster.datanodes() as u64;
-                ensure!(count > 0, "there is no DataNode");
+                let count = self.target.datanodes() as u64;
                 let at = usize::try_from(self.draw(count)).unwrap_or(0);
-                self.cluster.kill_datanode(at)?;
+                self.target.datanode(at, Deed::Kill)?;
                 self.shared.io.sleep(Duration::from_secs(2)).await;
-                self.cluster.start_datanode(at)?;
+                self.target.datanode(at, Deed::Start)?;
                 format!("killed DataNode {}", at + 1)
             }
             Scenario::Random | Scenario::Calm => "nothing".to_owned(),

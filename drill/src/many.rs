@@ -21,11 +21,11 @@ pub struct Many {
 }
 
 impl Many {
-    /// Makes them.
+    /// Makes them, in directories of this one.
     ///
     /// # Errors
     /// A file cannot be made.
-    pub async fn make(io: Io, namenodes: Vec<String>, files: u64) -> Result<Many> {
+    pub async fn make(io: Io, namenodes: Vec<String>, ground: Ino, files: u64) -> Result<Many> {
         let mut many = Many {
             files,
             directories: Vec::new(),
@@ -37,7 +37,7 @@ impl Many {
         let caller = Caller::default();
         for directory in 0..files.div_ceil(PER_DIRECTORY) {
             let place = At {
-                base: Ino::ROOT,
+                base: ground,
                 path: vec![format!("many.{directory}").into_bytes()],
             };
             let made = client.mkdir(&caller, &place, 0o755).await;

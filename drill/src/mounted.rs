@@ -43,22 +43,23 @@ impl Mount {
         })
     }
 
-    /// Works until told to stop.
+    /// Works in a directory until told to stop.
     ///
     /// # Errors
     /// A call failed, or something is not as it was written: which, and how.
-    pub fn work(&self, shared: &Arc<Shared>) -> Result<()> {
+    pub fn work(&self, ground: &str, shared: &Arc<Shared>) -> Result<()> {
+        let ground = self.place.join(ground);
         let mut round = 0;
         while !shared.stop.load(Ordering::Relaxed) {
             round += 1;
-            let top = self.place.join(format!("tree.{round}"));
+            let top = ground.join(format!("tree.{round}"));
             write(&top, round, shared)?;
-            let moved = self.place.join(format!("kept.{round}"));
+            let moved = ground.join(format!("kept.{round}"));
             let what = || format!("rename {} to {}", top.display(), moved.display());
             fs::rename(&top, &moved).with_context(what)?;
             compare(&moved, round)?;
             if round > 1 {
-                let old = self.place.join(format!("kept.{}", round - 1));
+                let old = ground.join(format!("kept.{}", round - 1));
                 compare(&old, round - 1)?;
                 fs::remove_dir_all(&old).with_context(|| format!("remove {}", old.display()))?;
             }

@@ -115,9 +115,10 @@ fn ms(ns: u64) -> f64 {
 }
 
 impl Report {
-    /// From what a drill has gathered.
+    /// From what a drill has gathered: of how many NameNodes and DataNodes, and what.
     pub fn new(
         settings: &Settings,
+        (namenodes, datanodes): (usize, usize),
         history: Vec<Operation<Op, Answer>>,
         faults: Vec<Fault>,
         losses: Vec<Loss>,
@@ -133,8 +134,8 @@ impl Report {
         let dots: Vec<Dot> = history.iter().map(dot).collect();
         Report {
             scenario: settings.scenario,
-            namenodes: settings.plan.namenodes,
-            datanodes: settings.plan.datanodes,
+            namenodes,
+            datanodes,
             clients: settings.clients,
             took_ms: ms(shared.now()),
             operations: dots.len(),

@@ -1,5 +1,6 @@
 //! What goes wrong in a drill.
 
+use crate::target::Deed;
 use serde::{Deserialize, Serialize};
 
 /// One kind of fault, again and again.
@@ -14,6 +15,8 @@ pub enum Scenario {
     CutLeader,
     /// See [`Scenario::about`].
     StopLeader,
+    /// See [`Scenario::about`].
+    FillDisk,
     /// See [`Scenario::about`].
     KillFollower,
     /// See [`Scenario::about`].
@@ -37,6 +40,7 @@ impl Scenario {
         Scenario::PauseLeader,
         Scenario::CutLeader,
         Scenario::StopLeader,
+        Scenario::FillDisk,
         Scenario::KillFollower,
         Scenario::CutFollower,
         Scenario::KillAll,
@@ -53,6 +57,7 @@ impl Scenario {
             Scenario::PauseLeader => "pause-leader",
             Scenario::CutLeader => "cut-leader",
             Scenario::StopLeader => "stop-leader",
+            Scenario::FillDisk => "fill-disk",
             Scenario::KillFollower => "kill-follower",
             Scenario::CutFollower => "cut-follower",
             Scenario::KillAll => "kill-all",
@@ -77,6 +82,9 @@ impl Scenario {
             }
             Scenario::StopLeader => {
                 "SIGTERM of the NameNode that leads, which hands over; it is started again"
+            }
+            Scenario::FillDisk => {
+                "the disk of the NameNode that leads has no more room until another one leads (a small disk in memory; needs root)"
             }
             Scenario::CutFollower => "another NameNode reaches nobody for two seconds (needs root)",
             Scenario::KillFollower => {
@@ -111,8 +119,29 @@ impl Scenario {
         )
     }
 
+    /// What is done to a part in it.
+    pub fn deeds(self) -> &'static [Deed] {
+        match self {
+            Scenario::KillLeader
+            | Scenario::KillFollower
+            | Scenario::KillAll
+            | Scenario::LoseNamenode
+            | Scenario::KillDatanode => &[Deed::Kill, Deed::Start],
+            Scenario::PauseLeader => &[Deed::Pause, Deed::Resume],
+            Scenario::CutLeader | Scenario::CutFollower => &[Deed::Cut, Deed::Join],
+            Scenario::StopLeader => &[Deed::Stop, Deed::Start],
+            Scenario::FillDisk => &[Deed::Fill, Deed::Free],
+            Scenario::Random | Scenario::Calm => &[],
+        }
+    }
+
     /// It cuts NameNodes off: the cluster must be in network namespaces.
     pub fn needs_namespaces(self) -> bool {
-        matches!(self, Scenario::CutLeader | Scenario::CutFollower)
+        self.deeds().contains(&Deed::Cut)
+    }
+
+    /// It fills NameNodes' disks: each must have a small one of its own.
+    pub fn needs_disks(self) -> bool {
+        self.deeds().contains(&Deed::Fill)
     }
 }

@@ -43,11 +43,13 @@ pub struct Shared {
     pub pause: Duration,
     /// DataNodes are there: write files.
     pub data: bool,
+    /// The directory that all happens in.
+    pub ground: Ino,
 }
 
 impl Shared {
     /// For clients that begin now.
-    pub fn new(io: Io, pause: Duration, data: bool) -> Shared {
+    pub fn new(io: Io, pause: Duration, data: bool, ground: Ino) -> Shared {
         Shared {
             began_ns: io.mono_ns(),
             io,
@@ -58,6 +60,7 @@ impl Shared {
             bytes: AtomicU64::new(0),
             pause,
             data,
+            ground,
         }
     }
 
@@ -158,14 +161,14 @@ pub fn pattern(seed: u64, len: usize) -> Bytes {
     bytes.collect()
 }
 
-fn at(path: &[&str]) -> At {
-    At {
-        base: Ino::ROOT,
-        path: path.iter().map(|name| name.as_bytes().to_vec()).collect(),
-    }
-}
-
 impl Worker {
+    fn at(&self, path: &[&str]) -> At {
+        At {
+            base: self.shared.ground,
+            path: path.iter().map(|name| name.as_bytes().to_vec()).collect(),
+        }
+    }
+
     fn draw(&self, below: u64) -> u64 {
         self.shared.io.random_u64() % below.max(1)
     }
@@ -224,7 +227,7 @@ impl Worker {
     }
 
     async fn enter(&self, directory: &str, habit: Habit) -> Result<Ino, Error> {
-        let place = at(&[directory]);
+        let place = self.at(&[directory]);
         if habit == Habit::Reads {
             let found = self.client.lookup(&self.caller, &place, false).await?;
             return Ok(found.ino);
@@ -247,20 +250,24 @@ impl Worker {
                     exclusive: true,
                     ..CreateFile::file(0o644)
                 };
-                let made = client.create(caller, &at(&[directory, name]), file).await;
+                let made = client
+                    .create(caller, &self.at(&[directory, name]), file)
+                    .await;
                 made.map(|attr| Answer::File(attr.ino.0))
             }
             Op::Unlink(name) => {
-                let gone = client.unlink(caller, &at(&[directory, name])).await;
+                let gone = client.unlink(caller, &self.at(&[directory, name])).await;
                 gone.map(|_| Answer::Done)
             }
             Op::Rename(from, to) => {
-                let (from, to) = (at(&[directory, from]), at(&[directory, to]));
+                let (from, to) = (self.at(&[directory, from]), self.at(&[directory, to]));
                 let moved = client.rename(caller, &from, &to, false, false).await;
                 moved.map(|attr| Answer::File(attr.ino.0))
             }
             Op::Lookup(name) => {
-                let found = client.lookup(caller, &at(&[directory, name]), false).await;
+                let found = client
+                    .lookup(caller, &self.at(&[directory, name]), false)
+                    .await;
                 found.map(|attr| Answer::File(attr.ino.0))
             }
             Op::List => {
@@ -294,7 +301,7 @@ impl Worker {
         let written = async {
             let made = self
                 .client
-                .create(&self.caller, &at(&[&name]), file)
+                .create(&self.caller, &self.at(&[&name]), file)
                 .await?;
             let writer = self.client.open_write(&self.caller, made.ino).await?;
             writer.write_at(0, pattern(seed, len)).await?;

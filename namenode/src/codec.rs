@@ -74,6 +74,8 @@ pub struct Inputs {
     pub truncate: RelId,
     /// Its disk is full, or has room again.
     pub space: RelId,
+    /// Reads wait until it is confirmed that it leads.
+    pub confirm: RelId,
     /// It is about to stop.
     pub quits: RelId,
 }
@@ -99,6 +101,7 @@ impl Inputs {
             be: event(program, "be", 2)?,
             truncate: event(program, "truncate", 1)?,
             space: event(program, "space", 1)?,
+            confirm: event(program, "confirm", 1)?,
             quits: event(program, "quits", 1)?,
         })
     }
@@ -113,6 +116,8 @@ pub enum Said {
     Begins,
     /// It governs, with a lease; or no more.
     Leads,
+    /// It led for certain, and when.
+    Confirmed,
     /// How many more slots it may open.
     Room,
     /// What is to be stored must be refused: its disk is full, and nobody takes its place.
@@ -139,6 +144,7 @@ impl Observed {
             ("chosen", 2, Said::Chosen),
             ("begins", 1, Said::Begins),
             ("leads", 2, Said::Leads),
+            ("confirmed", 2, Said::Confirmed),
             ("room", 1, Said::Room),
             ("refuses", 1, Said::Refuses),
             ("follows", 1, Said::Follows),

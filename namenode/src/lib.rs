@@ -9,5 +9,5 @@ pub mod server;
 pub mod store;
 
 pub use metrics::Metrics;
-pub use server::{Config, Server, ServerError};
+pub use server::{Config, Reads, Server, ServerError};
 pub use store::StoreError;

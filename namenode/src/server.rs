@@ -61,8 +61,21 @@ pub struct Config {
     pub checkpoint_bytes: u64,
     /// Size of a log segment, bytes.
     pub segment_bytes: u64,
+    /// How a leader makes sure that it still leads before it answers a read.
+    pub reads: Reads,
     /// Connections at a time, at most.
     pub max_connections: usize,
+}
+
+/// How a leader makes sure that it still leads before it answers a read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// It has a lease, counted on the monotonic clocks of all NameNodes, which may differ by a tenth.
+    #[default]
+    Lease,
+    /// A majority says so after the read came, whatever the clocks do. That takes one more way there and back, once for
+    /// all reads that wait.
+    Confirm,
 }
 
 impl Config {
@@ -79,6 +92,7 @@ impl Config {
             checkpoint_slots: 5_000,
             checkpoint_bytes: 32 << 20,
             segment_bytes: 16 << 20,
+            reads: Reads::default(),
             max_connections: 4_096,
         }
     }

@@ -31,7 +31,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Defaults: 1,000 ticks, 10 million rows, 128 recent rows.
+    /// Defaults: 1,000 ticks, 10 million rows, 512 recent rows.
     pub fn new(me: Value) -> Options {
         Options {
             me,
@@ -39,7 +39,7 @@ impl Options {
             replicated_changes: true,
             max_ticks: 1_000,
             max_rows: 10_000_000,
-            recent_rows: 128,
+            recent_rows: 512,
         }
     }
 }

@@ -18,6 +18,7 @@ use boomfs_client::{At, Caller, Client, Config, Ino};
 use boomfs_drill::drill::{broken, by_directory};
 use boomfs_drill::workload::{Habit, Shared, list_all, work};
 use boomfs_io::sim::World;
+use boomfs_namenode::Reads;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +45,7 @@ struct Run {
     datanodes: usize,
     /// Whoever loses its disk comes back under its old identity.
     made_again: bool,
+    reads: Reads,
 }
 
 impl Run {
@@ -53,6 +55,10 @@ impl Run {
             kept,
             datanodes: DATANODES,
             made_again: false,
+            reads: match seed % 4 {
+                0 => Reads::Confirm,
+                _ => Reads::Lease,
+            },
         }
     }
 
@@ -62,6 +68,10 @@ impl Run {
             NAMENODES,
             self.datanodes,
             TROUBLE_MS,
+            match self.reads {
+                Reads::Lease => faults::DRIFT,
+                Reads::Confirm => faults::WILD_DRIFT,
+            },
         );
         let happens = |(number, _): &(usize, Planned)| {
             self.kept.as_ref().is_none_or(|kept| kept.contains(number))
@@ -76,13 +86,14 @@ impl Run {
     async fn trouble(&self) -> Result<()> {
         let world = &self.world;
         let plan = self.plan();
-        let mut group = Group::start(world, NAMENODES, self.datanodes).await?;
+        let mut group = Group::start_with(world, NAMENODES, self.datanodes, self.reads).await?;
         group.made_again = self.made_again;
         let io = world.node("user");
         let shared = Arc::new(Shared::new(
             io.clone(),
             Duration::from_millis(40),
             self.datanodes > 0,
+            Ino::ROOT,
         ));
         let clients: Vec<_> = HABITS
             .into_iter()

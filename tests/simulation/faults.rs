@@ -50,14 +50,19 @@ pub struct Planned {
     pub fault: Fault,
 }
 
-/// Clocks differ by less than a tenth.
-const DRIFT_PPM: u64 = 40_000;
+/// So far clocks may run too fast or too slow, millionths, where reads rest on a lease: two differ by less than a tenth.
+pub const DRIFT: u64 = 40_000;
+/// The same where reads are confirmed.
+pub const WILD_DRIFT: u64 = 400_000;
 
-struct Draw<'a>(&'a Io);
+struct Draw<'a> {
+    io: &'a Io,
+    drift: u64,
+}
 
 impl Draw<'_> {
     fn below(&self, n: u64) -> u64 {
-        self.0.random_u64() % n.max(1)
+        self.io.random_u64() % n.max(1)
     }
 
     fn node(&self, nodes: usize) -> usize {
@@ -94,16 +99,16 @@ impl Draw<'_> {
             20 => Fault::FailSync(node),
             21 => Fault::FillDisk(node, 20 + self.below(1_000)),
             22 => Fault::Jump(node, self.around_zero(10_000)),
-            23 => Fault::Drift(node, self.around_zero(DRIFT_PPM)),
+            23 => Fault::Drift(node, self.around_zero(self.drift)),
             24 | 25 => Fault::Apart(self.node(namenodes)),
             _ => Fault::Latency(1 + self.below(20)),
         }
     }
 }
 
-/// What goes wrong in so many ms.
-pub fn plan(io: &Io, namenodes: usize, datanodes: usize, span_ms: u64) -> Vec<Planned> {
-    let draw = Draw(io);
+/// What goes wrong in so many ms, with clocks that drift by so many millionths at most.
+pub fn plan(io: &Io, namenodes: usize, datanodes: usize, span_ms: u64, drift: u64) -> Vec<Planned> {
+    let draw = Draw { io, drift };
     let pause = [60, 200, 500];
     let pause = pause.get(draw.node(3)).copied().unwrap_or(200);
     let mut all = Vec::new();
@@ -186,7 +191,7 @@ fn what_does_not_matter_is_left_out() {
 fn one_seed_plans_one_trouble() {
     let plans = [5, 5, 6].map(|seed| {
         let world = boomfs_io::sim::World::new(seed);
-        plan(&world.node("fate"), 3, 3, 6_000)
+        plan(&world.node("fate"), 3, 3, 6_000, DRIFT)
     });
     assert_eq!(plans[0], plans[1]);
     assert_ne!(plans[0], plans[2]);

@@ -6,8 +6,8 @@ use boomfs_client::{Caller, Client, Config, NodeId};
 use boomfs_datanode::DataNode;
 use boomfs_io::Io;
 use boomfs_io::sim::{Unsynced, World};
-use boomfs_namenode::Server;
 use boomfs_namenode::planted::{Mistake, plant};
+use boomfs_namenode::{Reads, Server};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct Group {
     lost: Rc<Cell<Option<usize>>>,
     /// Whoever loses its disk comes back under its old identity, which is a mistake.
     pub made_again: bool,
+    /// How a leader knows that it leads.
+    reads: Reads,
     nodes: Rc<RefCell<Vec<Option<Running>>>>,
 }
 
@@ -44,6 +46,19 @@ impl Group {
     /// # Errors
     /// A part does not start.
     pub async fn start(world: &World, namenodes: usize, datanodes: usize) -> Result<Group> {
+        Group::start_with(world, namenodes, datanodes, Reads::Lease).await
+    }
+
+    /// The same; leaders know in this way that they lead.
+    ///
+    /// # Errors
+    /// A part does not start.
+    pub async fn start_with(
+        world: &World,
+        namenodes: usize,
+        datanodes: usize,
+        reads: Reads,
+    ) -> Result<Group> {
         let nodes = (0..namenodes + datanodes).map(|_| None).collect();
         let group = Group {
             world: world.clone(),
@@ -51,6 +66,7 @@ impl Group {
             namenodes,
             lost: Rc::default(),
             made_again: false,
+            reads,
             nodes: Rc::new(RefCell::new(nodes)),
         };
         for at in 0..namenodes + datanodes {
@@ -71,7 +87,7 @@ impl Group {
         }
     }
 
-    fn addr(&self, at: usize) -> String {
+    pub fn addr(&self, at: usize) -> String {
         format!("{}:9000", self.host(at))
     }
 
@@ -111,6 +127,7 @@ impl Group {
             };
             let config = boomfs_namenode::Config {
                 join,
+                reads: self.reads,
                 block_size: 64 << 10,
                 segment_bytes: 64 << 10,
                 checkpoint_slots: 60,

@@ -2,6 +2,7 @@
 //!
 //! A run is a function of its seed: what goes wrong once goes wrong again with the same one.
 
+mod clocks;
 mod cluster;
 mod failover;
 mod faults;

@@ -19,6 +19,7 @@ fn plan(lab: &Lab, namenodes: usize, datanodes: usize) -> Plan {
         namenodes,
         datanodes,
         namespaces: false,
+        disks: None,
     }
 }
 
@@ -36,8 +37,10 @@ fn drill(scenario: Scenario, namenodes: usize, rounds: u32) -> Result<()> {
     let settings = Settings {
         plan: Plan {
             namespaces: scenario.needs_namespaces(),
+            disks: scenario.needs_disks().then_some(0),
             ..plan(&lab, namenodes, 3)
         },
+        given: None,
         scenario,
         rounds,
         clients: 3,

@@ -605,6 +605,11 @@ pub fn nothing(slot: u64) -> Row {
     Row::new(&[Value::Int(slot), batch])
 }
 
+/// The event `confirm`.
+pub fn confirm(reads: usize) -> Row {
+    Row::new(&[Value::Int(i64::try_from(reads).unwrap_or(i64::MAX))])
+}
+
 /// The event `space`.
 pub fn space(full: bool) -> Row {
     Row::new(&[Value::Bool(full)])

@@ -155,6 +155,10 @@ struct Standing {
     ballot: Option<u64>,
     /// Its lease lasts until then, monotonic clock, ns.
     until_ns: i64,
+    /// It was confirmed that it led at this time, monotonic clock, ns.
+    confirmed_ns: i64,
+    /// When it asked for that last.
+    asked_ns: i64,
     /// So many more slots it may open.
     room: i64,
     /// Its disk has no room for more than a little; the rules know.

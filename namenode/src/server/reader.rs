@@ -1,6 +1,7 @@
 //! Accepting connections and reading from them: messages become events in the engine's queue.
 
 use super::Config;
+use super::boot::now;
 use super::conn::{self, Conn, Greeting, Item};
 use super::inbox::{Inbox, Rows};
 use super::outbox::Outbox;
@@ -126,6 +127,8 @@ pub struct Queued {
     pub conn: ConnId,
     /// What.
     pub what: What,
+    /// When it came, monotonic clock, ns.
+    pub came_ns: i64,
     /// Its share of the queue's bytes.
     #[expect(dead_code, reason = "held for its drop")]
     pub permit: Option<OwnedSemaphorePermit>,
@@ -276,6 +279,7 @@ async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: Stream, peer: Strin
         .send(Queued {
             conn: conn.id,
             what: What::Closed,
+            came_ns: now(&shared.io).mono_ns,
             permit: None,
         })
         .await;
@@ -538,6 +542,7 @@ impl Reader {
         let queued = Queued {
             conn: self.conn.id,
             what,
+            came_ns: now(&self.shared.io).mono_ns,
             permit: Some(permit),
         };
         self.shared

@@ -36,8 +36,8 @@ const MISTAKES: &[Mistake] = &[
     ),
     mistake(
         "a leader counts its own vote before it is stored",
-        "ask_votes: accept(@A, A == Me ? addr(\"disk\") : Me, B, S, V, U)",
-        "ask_votes: accept(@A, Me, B, S, V, U)",
+        "ask_votes: accept(@A, A == Me ? addr(\"disk\") : Me, B, S, U, V)",
+        "ask_votes: accept(@A, Me, B, S, U, V)",
     ),
     mistake(
         "a majority of votes is one short",

@@ -26,7 +26,7 @@ use timely::worker::Worker;
 const MAX_WORKER_STEPS: u64 = 1_000_000;
 
 /// A batch of an arrangement is of at least so many ticks like the last, so that merging has less to do.
-const FEW_TICKS: usize = 4;
+const FEW_TICKS: usize = 8;
 
 /// So many recent changes become a batch whatever the last tick was like: they take several times the room.
 const MANY: usize = 4_096;

@@ -5,6 +5,7 @@ use super::{Engine, MAX_COMMANDS, MAX_READS};
 use crate::codec::{ConnId, errno, input};
 use crate::metrics::Metrics;
 use crate::planted::{Mistake, makes};
+use crate::server::Reads;
 use crate::server::boot::now;
 use crate::server::conn::Item;
 use crate::server::outbox::Mail;
@@ -67,28 +68,57 @@ impl Engine {
                 self.admit(queued, room, &mut feed);
             }
         }
+        feed.inputs.extend(self.ask_to_confirm(time));
         feed
     }
 
-    /// What only a leader may do waits for its lease, and for a slot if it needs one; while its disk is full, until the
+    /// What only a leader may do waits for its lease or a confirmation, and for a slot if it needs one; while its disk is full, until the
     /// rules have said who is to lead.
     fn has_to_wait(&self, queued: &Queued, time: Time) -> bool {
         let governs = self.standing.ballot.is_some();
-        let leased = self.standing.until_ns > time.mono_ns || makes(Mistake::ReadsWithoutLease);
+        let leads = match self.shared.config.reads {
+            Reads::Lease => self.standing.until_ns > time.mono_ns,
+            Reads::Confirm => queued.came_ns <= self.standing.confirmed_ns,
+        };
+        let leads = leads || makes(Mistake::ReadsWithoutLease);
         match &queued.what {
             // On a full disk slots may stay open for long.
             What::Command { .. } if self.standing.full => governs && !self.standing.refuses,
             What::Register(..) if self.standing.full && !self.standing.refuses => governs,
             What::Command { .. } | What::Register(..) => governs && self.standing.room <= 0,
-            What::Read { stale, .. } | What::Query { stale, .. } => governs && !leased && !stale,
+            What::Read { stale, .. } | What::Query { stale, .. } => governs && !leads && !stale,
             _ => false,
         }
+    }
+
+    /// If the first in the backlog is a read that waits for a confirmation, one is asked for; one at a time, for all
+    /// that have come by now. If it is lost, the next beat is as good.
+    fn ask_to_confirm(&mut self, time: Time) -> Option<(RelId, Row)> {
+        let first = self.backlog.front()?;
+        let standing = &self.standing;
+        let is_read = matches!(
+            first.what,
+            What::Read { stale: false, .. } | What::Query { stale: false, .. }
+        );
+        let wanted = self.shared.config.reads == Reads::Confirm
+            && is_read
+            && standing.ballot.is_some()
+            && first.came_ns > standing.confirmed_ns
+            && standing.asked_ns <= standing.confirmed_ns;
+        wanted.then(|| {
+            self.standing.asked_ns = time.mono_ns;
+            (
+                self.rules.inputs.confirm,
+                input::confirm(self.backlog.len()),
+            )
+        })
     }
 
     fn admit(&mut self, queued: Queued, room: Room, feed: &mut Feed) {
         let Queued {
             conn,
             what,
+            came_ns: _,
             permit: _,
         } = queued;
         let inputs = self.rules.inputs;

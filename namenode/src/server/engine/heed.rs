@@ -27,6 +27,9 @@ impl Engine {
                 0 => self.cease(),
                 _ => self.standing.until_ns = *until,
             },
+            (Said::Confirmed, [_, Value::Int(at)]) => {
+                self.standing.confirmed_ns = self.standing.confirmed_ns.max(*at);
+            }
             (Said::Room, [Value::Int(room)]) => self.standing.room = *room,
             (Said::Refuses, _) => self.standing.refuses = true,
             (Said::Follows, [Value::Addr(leader)]) => {
@@ -76,6 +79,8 @@ impl Engine {
         }
         tracing::info!("this NameNode governs no more");
         self.standing.until_ns = 0;
+        self.standing.confirmed_ns = 0;
+        self.standing.asked_ns = 0;
         self.standing.refuses = false;
         self.shared.about().ballot = 0;
         self.shared.role.set(Role::Follows(None));
