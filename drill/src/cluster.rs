@@ -165,6 +165,12 @@ impl Cluster {
         self.namenodes.iter().map(|n| n.addr.clone()).collect()
     }
 
+    /// The numbers of the NameNodes' processes, those that run.
+    pub fn pids(&self) -> Vec<u32> {
+        let running = self.namenodes.iter().filter_map(|n| n.process.as_ref());
+        running.map(Process::pid).collect()
+    }
+
     /// How many NameNodes there are.
     pub fn namenodes(&self) -> usize {
         self.namenodes.len()

@@ -123,7 +123,7 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
     tell(&format!("checking {} directories", directories.len()));
     losses.extend(broken(&directories));
     losses.extend(many.losses(shared.io.clone(), addrs.clone()).await?);
-    if settings.given.is_some() {
+    if settings.given.is_some() && losses.is_empty() {
         ground.remove(shared.io.clone(), addrs.clone()).await?;
     }
     let all = directories.into_values().flatten();

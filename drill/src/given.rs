@@ -214,6 +214,20 @@ mod tests {
     }
 
     #[test]
+    fn the_cluster_file_in_the_docs_is_one() {
+        let page = include_str!("../../docs/DRILLS.md");
+        let from = page.find("```json").unwrap() + "```json".len();
+        let text = &page[from..];
+        let text = &text[..text.find("```").unwrap()];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cluster.json");
+        std::fs::write(&path, text).unwrap();
+        let given = Given::read(&path).unwrap();
+        assert!(given.can(Deed::Pause) && given.can(Deed::Cut) && given.can(Deed::Stop));
+        assert!(given.can_datanodes(Deed::Kill));
+    }
+
+    #[test]
     fn a_cluster_file_with_a_mistake_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cluster.json");

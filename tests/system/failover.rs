@@ -83,6 +83,54 @@ fn a_leader_that_is_cut_off_for_a_while_is_replaced_and_comes_back() -> Result<(
 }
 
 #[test]
+fn a_leader_whose_disk_is_full_makes_way() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: mounting small disks needs root");
+        return Ok(());
+    }
+    drill(Scenario::FillDisk, 3, 1)
+}
+
+/// A cluster that a file names, and commands that stop its processes for a while.
+#[test]
+fn a_cluster_that_runs_already_is_harmed_by_commands() -> Result<()> {
+    let lab = lab()?;
+    std::fs::create_dir(lab.path("cluster"))?;
+    let cluster = Cluster::start(&plan(&lab, 3, 1))?;
+    let namenodes: Vec<_> = cluster
+        .addrs()
+        .iter()
+        .zip(cluster.pids())
+        .map(|(addr, pid)| {
+            serde_json::json!({
+                "addr": addr,
+                "pause": format!("kill -STOP {pid}"),
+                "resume": format!("kill -CONT {pid}"),
+            })
+        })
+        .collect();
+    let file = lab.path("cluster.json");
+    let text = serde_json::json!({ "namenodes": namenodes }).to_string();
+    std::fs::write(&file, text)?;
+    let file = file.display().to_string();
+    let drill =
+        |scenario: &str| lab.boomfs(&["drill", scenario, "--rounds", "2", "--cluster", &file]);
+    let ran = drill("pause-leader")?;
+    ensure!(ran.code == Some(0), "{ran:?}");
+    ensure!(
+        ran.stdout.contains("every history is linearizable"),
+        "{ran:?}"
+    );
+    let ran = drill("kill-leader")?;
+    ensure!(ran.code == Some(1), "{ran:?}");
+    ensure!(ran.stderr.contains("a command \"kill\""), "{ran:?}");
+    // What the drill made is gone again.
+    let listed = cluster.boomfs(&["fs", "--namenodes", &cluster.addrs().join(","), "ls", "/"])?;
+    ensure!(listed.is_empty(), "{listed}");
+    Ok(())
+}
+
+#[test]
 fn a_namenode_that_loses_its_folder_is_replaced() -> Result<()> {
     drill(Scenario::LoseNamenode, 3, 3)
 }

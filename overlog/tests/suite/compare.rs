@@ -146,7 +146,7 @@ fn make<S: Subject>(program: &Arc<Program>) -> S {
     options.observe = events(program);
     options.max_ticks = 12;
     options.max_rows = 100_000;
-    options.recent_rows = [1, 3, 128][program.rules.len() % 3];
+    options.recent_rows = [1, 3, 512][program.rules.len() % 3];
     S::new(program.clone(), options).unwrap()
 }
 
