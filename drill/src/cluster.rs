@@ -8,6 +8,7 @@ use boomfs_client::{Identity, NodeId};
 use rustix::process::Signal;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 /// How long a part may take to start or stop.
@@ -255,6 +256,33 @@ impl Cluster {
         let process = self.relaunch(&self.namenodes, at)?;
         if let Some(part) = self.namenodes.get_mut(at) {
             part.process = Some(process);
+        }
+        Ok(())
+    }
+
+    /// Starts all NameNodes that were killed, at the same time.
+    ///
+    /// # Errors
+    /// One does not start.
+    pub fn start_namenodes(&mut self) -> Result<()> {
+        let ended: Vec<usize> = (0..self.namenodes.len())
+            .filter(|at| self.namenodes.get(*at).is_some_and(|n| n.process.is_none()))
+            .collect();
+        let cluster = &*self;
+        let started: Vec<Result<Process>> = thread::scope(|scope| {
+            let starts = ended
+                .iter()
+                .map(|at| scope.spawn(move || cluster.relaunch(&cluster.namenodes, *at)));
+            let starts: Vec<_> = starts.collect();
+            let join = |start: ScopedJoinHandle<Result<Process>>| {
+                start.join().unwrap_or_else(|_| bail!("a start panicked"))
+            };
+            starts.into_iter().map(join).collect()
+        });
+        for (at, process) in ended.into_iter().zip(started) {
+            if let Some(part) = self.namenodes.get_mut(at) {
+                part.process = Some(process?);
+            }
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const NEAR: u64 = 200;
 /// Steps of the search for an order in one directory.
 const STEPS: u64 = 20_000_000;
-/// Acknowledgements that come so soon after a fault may still be those of before.
+/// Acknowledgements that come so soon after the harm was done may still be those of before.
 const ECHO_NS: u64 = 10_000_000;
 
 /// What a drill does.
@@ -91,6 +91,7 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
         shared: shared.clone(),
         target,
         faults: Vec::new(),
+        done_ns: 0,
     };
     let troubled = chaos.rounds(settings, &mut tell).await;
     shared.stop.store(true, Ordering::Relaxed);
@@ -237,6 +238,8 @@ struct Chaos {
     shared: Arc<Shared>,
     target: Target,
     faults: Vec<Fault>,
+    /// When the harm of now was done.
+    done_ns: u64,
 }
 
 impl Chaos {
@@ -248,12 +251,14 @@ impl Chaos {
             self.shared.io.sleep(Duration::from_millis(wait)).await;
             let scenario = self.pick(settings.scenario);
             let from_ns = self.shared.now();
+            self.done_ns = from_ns;
             let what = self.harm(scenario).await?;
             tell(&format!("{round}/{}: {what}", settings.rounds));
             self.faults.push(Fault {
                 scenario,
                 what,
                 from_ns,
+                done_ns: self.done_ns,
                 to_ns: self.shared.now(),
             });
         }
@@ -341,6 +346,7 @@ impl Chaos {
     /// One thing, and a while later the other.
     async fn for_a_while(&mut self, at: usize, harm: Deed, mend: Deed) -> Result<()> {
         self.target.namenode(at, harm)?;
+        self.done_ns = self.shared.now();
         self.shared.io.sleep(PAUSED).await;
         self.target.namenode(at, mend)
     }
@@ -396,6 +402,7 @@ impl Chaos {
     async fn kill_leader(&mut self) -> Result<String> {
         let leader = self.leader().await?;
         self.target.namenode(leader, Deed::Kill)?;
+        self.done_ns = self.shared.now();
         if self.target.namenodes() == 1 {
             self.target.namenode(leader, Deed::Start)?;
             return Ok(format!("killed NameNode {}", leader + 1));
@@ -444,12 +451,10 @@ impl Chaos {
                 format!("killed NameNode {}, which did not lead", follower + 1)
             }
             Scenario::KillAll => {
-                let all = 0..self.target.namenodes();
-                all.clone()
-                    .try_for_each(|at| self.target.namenode(at, Deed::Kill))?;
-                for at in all {
-                    self.target.namenode(at, Deed::Start)?;
-                }
+                let mut all = 0..self.target.namenodes();
+                all.try_for_each(|at| self.target.namenode(at, Deed::Kill))?;
+                self.done_ns = self.shared.now();
+                self.target.start_namenodes()?;
                 "killed all NameNodes".to_owned()
             }
             Scenario::LoseNamenode => self.lose_namenode().await?,
@@ -476,7 +481,7 @@ pub fn failovers(history: &History, faults: &[Fault]) -> Vec<(u64, Option<u64>)>
     acked.sort_unstable();
     let hits = faults.iter().filter(|f| f.scenario.hits_leader());
     hits.map(|fault| {
-        let after = acked.partition_point(|ns| *ns <= fault.from_ns + ECHO_NS);
+        let after = acked.partition_point(|ns| *ns <= fault.done_ns + ECHO_NS);
         let next = acked.get(after).map(|ns| ns - fault.from_ns);
         (fault.from_ns, next)
     })

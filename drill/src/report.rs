@@ -18,6 +18,8 @@ pub struct Fault {
     pub what: String,
     /// When it began, ns since the drill did.
     pub from_ns: u64,
+    /// When the harm was done: acknowledgements before may still be those of whom it hits.
+    pub done_ns: u64,
     /// When it was mended.
     pub to_ns: u64,
 }
@@ -345,6 +347,7 @@ mod tests {
             scenario: Scenario::KillLeader,
             what: "killed <1>".to_owned(),
             from_ns: 1_000_000_000,
+            done_ns: 1_000_000_000,
             to_ns: 2_000_000_000,
         };
         let write = |begun_ns: u64, end: Option<u64>| Operation {

@@ -148,6 +148,23 @@ impl Target {
         }
     }
 
+    /// Starts all NameNodes again that were killed: its own at the same time, others one after the other.
+    ///
+    /// # Errors
+    /// One does not start.
+    pub fn start_namenodes(&mut self) -> Result<()> {
+        match self {
+            Target::Own(cluster) => cluster.start_namenodes(),
+            Target::Given(given) => {
+                let ended = (0..given.namenodes()).filter(|at| !given.runs(*at));
+                let ended: Vec<usize> = ended.collect();
+                ended
+                    .into_iter()
+                    .try_for_each(|at| given.namenode(at, Deed::Start))
+            }
+        }
+    }
+
     /// Lets another NameNode take the place of one that was killed.
     ///
     /// # Errors

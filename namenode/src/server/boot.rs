@@ -27,6 +27,9 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+/// Rows of a table that are restored at once, about: each such batch is sorted in, and merged with those before it.
+const RESTORED_AT_ONCE: usize = 200_000;
+
 /// How many slots of a replay are reported at once.
 const REPLAY_REPORT: usize = 100_000;
 
@@ -267,12 +270,19 @@ async fn restore(rules: &mut Rules, folder: &Folder) -> Result<(), ServerError> 
     };
     let program = rules.program.clone();
     let tables = known_tables(&program, reader.header())?;
+    let (mut last, mut gathered) = (0, Vec::new());
+    let mut give = |table: u32, rows: &mut Vec<Row>| match tables.get(table as usize) {
+        Some(rel) => restore_rows(rules, *rel, std::mem::take(rows)),
+        None => Ok(()),
+    };
     while let Some((table, rows)) = reader.next().await? {
-        if let Some(rel) = tables.get(table as usize) {
-            restore_rows(rules, *rel, rows)?;
+        if table != last || gathered.len() >= RESTORED_AT_ONCE {
+            give(last, &mut gathered)?;
         }
+        last = table;
+        gathered.extend(rows);
     }
-    Ok(())
+    give(last, &mut gathered)
 }
 
 /// Rows of local tables by their keys, as the local checkpoint and the log after it have them.
