@@ -125,6 +125,16 @@ pub enum Reads {
     Confirm,
 }
 
+impl Reads {
+    /// Its name there.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reads::Lease => "lease",
+            Reads::Confirm => "confirm",
+        }
+    }
+}
+
 impl From<Reads> for boomfs_namenode::Reads {
     fn from(reads: Reads) -> boomfs_namenode::Reads {
         match reads {

@@ -36,6 +36,9 @@ pub struct Args {
     /// Give each NameNode a small disk in memory, so that `random` can fill it, too (needs root)
     #[arg(long)]
     disks: bool,
+    /// How a leader makes sure that it leads before it answers a read: see `boomfs namenode --help`
+    #[arg(long, value_enum, default_value_t = cli::Reads::Lease, conflicts_with = "cluster")]
+    reads: cli::Reads,
     /// Clients that work at the same time; one more only reads
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=256))]
     clients: u64,
@@ -119,6 +122,7 @@ async fn drill(args: &Args, folder: PathBuf) -> anyhow::Result<()> {
             namenodes: usize::from(args.namenodes),
             datanodes: usize::from(args.datanodes),
             namespaces: args.namespaces || args.scenario.needs_namespaces(),
+            reads: args.reads.name(),
             disks: (args.disks || args.scenario.needs_disks()).then_some(args.files),
         },
         given: args.cluster.as_deref().map(Given::read).transpose()?,

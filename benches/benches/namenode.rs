@@ -388,6 +388,10 @@ fn several(namenodes: usize, folder: &std::path::Path) -> Result<()> {
         datanodes: 0,
         namespaces: false,
         disks: None,
+        reads: match std::env::var("BOOMFS_BENCH_READS").as_deref() {
+            Ok("confirm") => "confirm",
+            _ => "lease",
+        },
     };
     let cluster = Cluster::start(&plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -31,6 +31,8 @@ pub struct Plan {
     pub namespaces: bool,
     /// Each NameNode on a small disk of its own, with room for so many files, so that it can be filled; needs root.
     pub disks: Option<u64>,
+    /// How leaders make sure that they lead before they answer a read, as `boomfs namenode --reads` has it.
+    pub reads: &'static str,
 }
 
 /// A part of a cluster.
@@ -72,7 +74,7 @@ impl Cluster {
         };
         for number in 1..=plan.namenodes {
             let join = cluster.addrs();
-            let mut args = Vec::new();
+            let mut args = vec!["--reads".to_owned(), plan.reads.to_owned()];
             if !join.is_empty() {
                 args.extend(["--join".to_owned(), join.join(",")]);
             }

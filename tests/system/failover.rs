@@ -20,6 +20,7 @@ fn plan(lab: &Lab, namenodes: usize, datanodes: usize) -> Plan {
         datanodes,
         namespaces: false,
         disks: None,
+        reads: "lease",
     }
 }
 
