@@ -114,8 +114,21 @@ fn a_cluster_that_runs_already_is_harmed_by_commands() -> Result<()> {
     let text = serde_json::json!({ "namenodes": namenodes }).to_string();
     std::fs::write(&file, text)?;
     let file = file.display().to_string();
-    let drill =
-        |scenario: &str| lab.boomfs(&["drill", scenario, "--rounds", "2", "--cluster", &file]);
+    let drill = |scenario: &str| {
+        // It is kept after a drill that failed.
+        let data = lab.path(scenario).display().to_string();
+        let args = [
+            "drill",
+            scenario,
+            "--rounds",
+            "2",
+            "--cluster",
+            &file,
+            "--data",
+            &data,
+        ];
+        lab.boomfs(&args)
+    };
     let ran = drill("pause-leader")?;
     ensure!(ran.code == Some(0), "{ran:?}");
     ensure!(
