@@ -105,7 +105,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if temporary && outcome.is_ok() {
         std::fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;
-    } else {
+    } else if std::fs::remove_dir(&folder).is_err() {
+        // An empty one, as after a drill with a cluster file, is gone.
         eprintln!(
             "boomfs: the data folders of the drill are in {}",
             folder.display()

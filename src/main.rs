@@ -24,13 +24,14 @@ mod status;
 mod umount;
 mod up;
 
-/// Rows and messages are many small pieces of memory, made on one thread and freed on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 use clap::Parser;
 use cli::{Cli, Command};
 use std::process::ExitCode;
+
+/// Rows and messages are many small pieces of memory: with it three NameNodes create a tenth more, and look up a third
+/// more (docs/BENCHMARKS.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

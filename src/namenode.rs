@@ -49,9 +49,9 @@ struct Run {
     /// the same speed to a tenth, or by asking the others each time
     #[arg(long, value_enum, default_value_t = cli::Reads::Lease)]
     reads: cli::Reads,
-    /// Size of a segment of the log; the next one is made in advance
-    #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = cli::log_segment)]
-    log_segment: u64,
+    /// Size of a segment of the log; the next one is made in advance [default: 16MiB]
+    #[arg(long, value_name = "BYTES", value_parser = cli::log_segment)]
+    log_segment: Option<u64>,
 }
 
 /// Changes of a cluster's NameNodes. Each waits until it is in force.
@@ -112,7 +112,7 @@ async fn serve(args: Run) -> anyhow::Result<()> {
     config.replication = args.replication;
     config.block_size = args.block_size.unwrap_or(config.block_size);
     config.reads = args.reads.into();
-    config.segment_bytes = args.log_segment;
+    config.segment_bytes = args.log_segment.unwrap_or(config.segment_bytes);
     config.join = args.join;
     config.advertise = args.advertise;
     let server = Server::start(Io::real(), config).await?;

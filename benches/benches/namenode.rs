@@ -389,8 +389,9 @@ fn several(namenodes: usize, folder: &std::path::Path) -> Result<()> {
         namespaces: false,
         disks: None,
         reads: match std::env::var("BOOMFS_BENCH_READS").as_deref() {
+            Ok("lease") | Err(_) => "lease",
             Ok("confirm") => "confirm",
-            _ => "lease",
+            Ok(other) => bail!("BOOMFS_BENCH_READS is lease or confirm, not {other}"),
         },
     };
     let cluster = Cluster::start(&plan)?;

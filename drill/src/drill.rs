@@ -94,6 +94,11 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
         done_ns: 0,
     };
     let troubled = chaos.rounds(settings, &mut tell).await;
+    if troubled.is_err() {
+        for why in chaos.target.mend() {
+            tell(&format!("not mended: {why:#}"));
+        }
+    }
     shared.stop.store(true, Ordering::Relaxed);
     let mut losses = Vec::new();
     for client in clients {
@@ -275,9 +280,7 @@ impl Chaos {
         if scenario != Scenario::Random {
             return scenario;
         }
-        let not = [Scenario::Random, Scenario::Calm];
-        let can = |s: &Scenario| !not.contains(s) && self.target.can(*s).is_ok();
-        let all: Vec<Scenario> = Scenario::ALL.iter().copied().filter(can).collect();
+        let all = self.target.possible();
         let at = usize::try_from(self.draw(all.len() as u64)).unwrap_or(0);
         all.get(at).copied().unwrap_or(Scenario::Calm)
     }

@@ -4,7 +4,7 @@ use crate::Process;
 use crate::target::Deed;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -61,8 +61,15 @@ struct File {
 pub struct Given {
     namenodes: Vec<NameNode>,
     datanodes: Vec<DataNode>,
-    /// NameNodes that this drill has ended and not started again.
-    ended: BTreeSet<usize>,
+    /// What is still to be done so that all is as it was.
+    open: BTreeMap<Part, Deed>,
+}
+
+/// A part, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    NameNode(usize),
+    DataNode(usize),
 }
 
 impl NameNode {
@@ -105,7 +112,7 @@ impl Given {
         Ok(Given {
             namenodes: file.namenodes,
             datanodes: file.datanodes,
-            ended: BTreeSet::new(),
+            open: BTreeMap::new(),
         })
     }
 
@@ -126,7 +133,7 @@ impl Given {
 
     /// False while a NameNode is ended by this drill.
     pub fn runs(&self, at: usize) -> bool {
-        !self.ended.contains(&at)
+        self.open.get(&Part::NameNode(at)) != Some(&Deed::Start)
     }
 
     /// The file has a command for it, for every NameNode.
@@ -145,37 +152,59 @@ impl Given {
     /// # Errors
     /// The file has no command for it; the command fails, or takes too long.
     pub fn namenode(&mut self, at: usize, deed: Deed) -> Result<()> {
-        let node = self.namenodes.get(at).context("no such NameNode")?;
-        run("namenodes", at, deed, node.command(deed))?;
-        match deed {
-            Deed::Kill | Deed::Stop => self.ended.insert(at),
-            Deed::Start => self.ended.remove(&at),
-            _ => true,
-        };
-        Ok(())
+        self.act(Part::NameNode(at), deed)
     }
 
     /// Does it to a DataNode, counted from 0.
     ///
     /// # Errors
     /// As [`Given::namenode`].
-    pub fn datanode(&self, at: usize, deed: Deed) -> Result<()> {
-        let node = self.datanodes.get(at).context("no such DataNode")?;
-        run("datanodes", at, deed, node.command(deed))
+    pub fn datanode(&mut self, at: usize, deed: Deed) -> Result<()> {
+        self.act(Part::DataNode(at), deed)
+    }
+
+    fn act(&mut self, part: Part, deed: Deed) -> Result<()> {
+        let (list, at, command) = match part {
+            Part::NameNode(at) => {
+                let node = self.namenodes.get(at).context("no such NameNode")?;
+                ("namenodes", at, node.command(deed))
+            }
+            Part::DataNode(at) => {
+                let node = self.datanodes.get(at).context("no such DataNode")?;
+                ("datanodes", at, node.command(deed))
+            }
+        };
+        let name = deed.name();
+        let Some(command) = command else {
+            bail!("the cluster file has no command \"{name}\" for {list}[{at}]");
+        };
+        // Noted first: one that fails may have done a part of it.
+        if let Some(undo) = deed.undo() {
+            self.open.insert(part, undo);
+        }
+        run(command).with_context(|| format!("\"{name}\" of {list}[{at}]"))?;
+        if deed.undo().is_none() {
+            self.open.remove(&part);
+        }
+        Ok(())
+    }
+
+    /// Does what is still to be done so that all is as it was; gives what cannot be.
+    pub fn mend(&mut self) -> Vec<anyhow::Error> {
+        let open: Vec<(Part, Deed)> = self.open.iter().map(|(p, d)| (*p, *d)).collect();
+        open.into_iter()
+            .filter_map(|(part, deed)| self.act(part, deed).err())
+            .collect()
     }
 }
 
-fn run(list: &str, at: usize, deed: Deed, command: Option<&str>) -> Result<()> {
-    let name = deed.name();
-    let Some(command) = command else {
-        bail!("the cluster file has no command \"{name}\" for {list}[{at}]");
-    };
+fn run(command: &str) -> Result<()> {
     let mut shell = Command::new("sh");
     let mut process = Process::start(command, shell.args(["-c", command]))?;
     let status = process.wait(COMMAND)?;
     ensure!(
         status.success(),
-        "\"{name}\" of {list}[{at}], `{command}`, ended with {status}: {}",
+        "`{command}` ended with {status}: {}",
         process.stderr().join(" ")
     );
     Ok(())
@@ -203,7 +232,7 @@ mod tests {
         assert!(!given.can_datanodes(Deed::Kill));
         given.namenode(0, Deed::Kill).unwrap();
         assert!(mark.exists() && !given.runs(0) && given.runs(1));
-        let failed = given.namenode(0, Deed::Start).unwrap_err().to_string();
+        let failed = format!("{:#}", given.namenode(0, Deed::Start).unwrap_err());
         assert!(failed.contains("\"start\" of namenodes[0]"), "{failed}");
         assert!(failed.contains("exit status: 3"), "{failed}");
         let lacks = given.namenode(1, Deed::Cut).unwrap_err().to_string();
@@ -211,6 +240,36 @@ mod tests {
             lacks.contains("no command \"cut\" for namenodes[1]"),
             "{lacks}"
         );
+    }
+
+    #[test]
+    fn what_a_drill_left_open_is_mended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cluster.json");
+        let marks = ["kill", "start", "resume"].map(|name| folder.path().join(name));
+        let touch = |at: usize| format!("touch {}", marks[at].display());
+        let text = serde_json::json!({
+            "namenodes": [
+                {"addr": "a:1", "kill": touch(0), "start": touch(1)},
+                {"addr": "b:1", "pause": "exit 1", "resume": touch(2)},
+                {"addr": "c:1", "cut": "true", "join": "exit 4"},
+            ],
+            "datanodes": [{"kill": "true", "start": "true"}],
+        });
+        std::fs::write(&path, text.to_string()).unwrap();
+        let mut given = Given::read(&path).unwrap();
+        assert!(given.mend().is_empty());
+        given.namenode(0, Deed::Kill).unwrap();
+        // Half of it may have been done.
+        given.namenode(1, Deed::Pause).unwrap_err();
+        given.namenode(2, Deed::Cut).unwrap();
+        given.datanode(0, Deed::Kill).unwrap();
+        given.datanode(0, Deed::Start).unwrap();
+        let left = given.mend();
+        assert!(marks.iter().all(|mark| mark.exists()) && given.runs(0));
+        let left: Vec<String> = left.iter().map(|why| format!("{why:#}")).collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(left[0].contains("\"join\" of namenodes[2]"), "{left:?}");
     }
 
     #[test]

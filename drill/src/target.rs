@@ -45,6 +45,17 @@ impl Deed {
             Deed::Free => "free",
         }
     }
+
+    /// What undoes it, if it is a harm.
+    pub fn undo(self) -> Option<Deed> {
+        match self {
+            Deed::Kill | Deed::Stop => Some(Deed::Start),
+            Deed::Pause => Some(Deed::Resume),
+            Deed::Cut => Some(Deed::Join),
+            Deed::Fill => Some(Deed::Free),
+            Deed::Start | Deed::Resume | Deed::Join | Deed::Free => None,
+        }
+    }
 }
 
 /// Why no NameNode is lost of a cluster that was given.
@@ -124,9 +135,32 @@ impl Target {
                 "one NameNode whose disk is full can hand over to nobody"
             ),
             Scenario::KillDatanode => ensure!(self.datanodes() > 0, "there is no DataNode"),
+            Scenario::Random => ensure!(
+                !self.possible().is_empty(),
+                "nothing can be done to this cluster: its file has no pair of commands for any scenario"
+            ),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Scenarios that `random` draws from.
+    pub fn possible(&self) -> Vec<Scenario> {
+        let possible = |s: &Scenario| match s {
+            Scenario::Random | Scenario::Calm => false,
+            // Without any DataNode nothing can be read or written.
+            Scenario::KillDatanode if self.datanodes() == 1 => false,
+            _ => self.can(*s).is_ok(),
+        };
+        Scenario::ALL.iter().copied().filter(possible).collect()
+    }
+
+    /// Mends what is still open, of a cluster that is not the drill's own; gives what cannot be.
+    pub fn mend(&mut self) -> Vec<anyhow::Error> {
+        match self {
+            Target::Own(_) => Vec::new(),
+            Target::Given(given) => given.mend(),
+        }
     }
 
     /// Does it to a NameNode, counted from 0.

@@ -2,7 +2,7 @@
 
 use crate::faults::Fault;
 use crate::group::Group;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use boomfs_client::{At, Caller, Client, Config, Ino, errno};
 use boomfs_io::sim::World;
 use boomfs_namenode::Reads;
@@ -42,9 +42,6 @@ async fn stale_reads(world: &World, reads: Reads) -> Result<usize> {
         let ppm = if at == leader { -APART } else { APART };
         group.harm(Fault::Drift(at, ppm));
     }
-    io.sleep(Duration::from_millis(500)).await;
-    group.harm(Fault::Apart(leader));
-    world.partition(&group.host(leader), "user", true);
     let reading = tokio::spawn({
         let io = io.clone();
         async move {
@@ -61,6 +58,10 @@ async fn stale_reads(world: &World, reads: Reads) -> Result<usize> {
             missed
         }
     });
+    io.sleep(Duration::from_millis(500)).await;
+    let cut = io.mono_ns();
+    group.harm(Fault::Apart(leader));
+    world.partition(&group.host(leader), "user", true);
     writer.mkdir(&Caller::default(), &place(), 0o755).await?;
     let acked = io.mono_ns();
     let missed = reading.await?;
@@ -69,6 +70,11 @@ async fn stale_reads(world: &World, reads: Reads) -> Result<usize> {
         group.harm(Fault::Drift(at, 0));
     }
     group.settle().await?;
+    let answered = missed.iter().filter(|begun| **begun < cut).count();
+    ensure!(
+        answered > 50,
+        "{answered} reads were answered before the cut"
+    );
     Ok(missed.iter().filter(|begun| **begun > acked).count())
 }
 
@@ -79,6 +85,20 @@ fn in_all(reads: Reads) -> Result<usize> {
             world.run(stale_reads(&world, reads))
         })
         .sum()
+}
+
+#[test]
+fn one_namenode_confirms_its_reads_itself() -> Result<()> {
+    let world = World::new(1);
+    world.run(async {
+        let group = Group::start_with(&world, 1, 0, Reads::Confirm).await?;
+        let client = Client::connect(world.node("user"), config(group.addrs(), "user")).await?;
+        let made = client.mkdir(&Caller::default(), &place(), 0o755).await?;
+        let found = client.lookup(&Caller::default(), &place(), true).await?;
+        ensure!(made.ino == found.ino, "{made:?} is not {found:?}");
+        client.close().await?;
+        group.settle().await
+    })
 }
 
 #[test]

@@ -6,10 +6,6 @@
 //! **Invariant:** every wait has a deadline, no port is fixed, and nothing but own children is ever killed.
 #![allow(clippy::disallowed_methods)] // Tests watch real processes, with real clocks and files.
 
-/// The binary's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 mod cluster;
 mod fuse;
 mod lab;

@@ -156,12 +156,8 @@ impl EventRows {
         self.set
             .insert_unique(hash, at, |i| hasher.hash_one(rows.get(*i as usize)));
         let mut end = 0;
-        for column in 1..=self.columns {
-            // The last one, which may be long, ends with the row.
-            end = match column == self.columns {
-                true => row.len(),
-                false => end + packed::skip(row.get(end..).unwrap_or_default()),
-            };
+        for _ in 0..self.columns {
+            end += packed::skip(row.get(end..).unwrap_or_default());
             self.ends.push(u32::try_from(end).unwrap_or(u32::MAX));
         }
         let ends = self.ends.as_slice();

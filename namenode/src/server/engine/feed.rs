@@ -72,8 +72,8 @@ impl Engine {
         feed
     }
 
-    /// What only a leader may do waits for its lease or a confirmation, and for a slot if it needs one; while its disk is full, until the
-    /// rules have said who is to lead.
+    /// What only a leader may do waits for its lease or a confirmation, and for a slot if it needs one; while its disk
+    /// is full, until the rules have said who is to lead.
     fn has_to_wait(&self, queued: &Queued, time: Time) -> bool {
         let governs = self.standing.ballot.is_some();
         let leads = match self.shared.config.reads {
