@@ -657,15 +657,8 @@ async fn verify_tail(
             .await?;
         let slot = file.read_at(layout.slot_at(chunk), 4).await?;
         let crc = decode_slots(&slot, 1).first().copied().unwrap_or(0);
-        // The chunk may have been shorter when its checksum was written.
-        let lengths = [
-            data.len(),
-            images.get(&chunk).map_or(0, Bytes::len),
-            chunk_len(chunk, synced),
-        ];
-        let fits =
-            |len: &usize| *len > 0 && data.get(..*len).is_some_and(|d| crc32c::crc32c(d) == crc);
-        let Some(len) = lengths.into_iter().find(fits) else {
+        let known = [data.len(), images.get(&chunk).map_or(0, Bytes::len)];
+        let Some(len) = checksummed(&data, crc, known, chunk_len(chunk, synced)) else {
             break;
         };
         length += len as u64;
@@ -688,6 +681,26 @@ async fn verify_tail(
     Ok(Verified {
         length: synced,
         bad: Some(why),
+    })
+}
+
+/// The length that a chunk had when its checksum was written, if it matches at any: one of those
+/// `known`, or, where `synced` bytes of the chunk must be there, whatever it grew to since. (What
+/// is added to a chunk may be in place by a cut of the journal before a sync says so; more bytes
+/// behind it whose record a crash took then hide where the chunk ended.)
+fn checksummed(data: &[u8], crc: u32, known: [usize; 2], synced: usize) -> Option<usize> {
+    let fits = |len: &usize| *len > 0 && data.get(..*len).is_some_and(|d| crc32c::crc32c(d) == crc);
+    known.into_iter().find(fits).or_else(|| {
+        let (least, more) = data.split_at_checked(synced).filter(|_| synced > 0)?;
+        let mut sum = crc32c::crc32c(least);
+        if sum == crc {
+            return Some(synced);
+        }
+        let grown = more.iter().position(|byte| {
+            sum = crc32c::crc32c_append(sum, std::slice::from_ref(byte));
+            sum == crc
+        });
+        grown.map(|more| synced + more + 1)
     })
 }
 

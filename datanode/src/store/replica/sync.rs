@@ -176,6 +176,8 @@ impl Replica {
             ])
             .await?;
             let mut m = lock(&self.meta);
+            // A sync of the file that began before the write does not have it.
+            m.unsynced = true;
             for (chunk, len) in lsns {
                 m.pending.remove(&chunk);
                 self.shared.pending.fetch_sub(len as u64, Ordering::Relaxed);
