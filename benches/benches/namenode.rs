@@ -1,5 +1,6 @@
 //! NameNode operations a second over its socket, synced, at 1 and 64 in flight, the load generator
-//! included; and 10,000 creates in one directory. Commands carry what a client's would.
+//! included; and 10,000 creates in one directory. Commands carry what a client's would. An argument such as
+//! `create+close/64` runs that many in flight alone, and of a round what comes up to that operation.
 #![allow(clippy::disallowed_methods, reason = "benches measure a real machine")]
 
 use anyhow::{Context, Result, bail};
@@ -193,6 +194,8 @@ fn ino(answer: &Answer) -> Result<Ino> {
 
 struct Report {
     rates: HashMap<(String, usize), Vec<f64>>,
+    /// The last operation of a round that is wanted, and how many in flight.
+    only: Option<(String, usize)>,
 }
 
 impl Report {
@@ -204,8 +207,16 @@ impl Report {
             .push(rate);
     }
 
+    /// Is this the last that is wanted of a round?
+    fn ends_with(&self, what: &str) -> bool {
+        self.only.as_ref().is_some_and(|(last, _)| last == what)
+    }
+
     fn print(&self) {
-        for in_flight in [1, 64] {
+        let mut in_flights: Vec<usize> = self.rates.keys().map(|(_, n)| *n).collect();
+        in_flights.sort_unstable();
+        in_flights.dedup();
+        for in_flight in in_flights {
             for what in [
                 "mkdir",
                 "create+close",
@@ -255,6 +266,9 @@ async fn round(load: &mut Load, report: &mut Report, in_flight: usize, round: us
         .collect();
     let (dirs, time) = load.run(dirs, in_flight).await?;
     report.note("mkdir", in_flight, n / 10, time);
+    if report.ends_with("mkdir") {
+        return Ok(());
+    }
     let dirs = dirs.iter().map(ino).collect::<Result<Vec<_>>>()?;
     let dir = |i: usize| dirs.get(i % dirs.len()).copied().unwrap_or(top);
     // Create takes the write lease; close commits the length and gives it back.
@@ -270,6 +284,9 @@ async fn round(load: &mut Load, report: &mut Report, in_flight: usize, round: us
         .collect();
     load.run(closes, in_flight).await?;
     report.note("create+close", in_flight, n, start.elapsed());
+    if report.ends_with("create+close") {
+        return Ok(());
+    }
     let stats = (0..n)
         .map(|i| {
             Ask::Read(ReadOp::Lookup {
@@ -279,6 +296,9 @@ async fn round(load: &mut Load, report: &mut Report, in_flight: usize, round: us
         })
         .collect();
     report.note("stat", in_flight, n, load.run(stats, in_flight).await?.1);
+    if report.ends_with("stat") {
+        return Ok(());
+    }
     let lists = (0..n / 10)
         .map(|i| {
             Ask::Read(ReadOp::ReadDir {
@@ -365,13 +385,33 @@ fn binary() -> Result<std::path::PathBuf> {
     Ok(binary)
 }
 
+/// What an argument such as `create+close/64` asks for.
+fn only() -> Result<Option<(String, usize)>> {
+    let Some(arg) = std::env::args().skip(1).find(|a| !a.starts_with('-')) else {
+        return Ok(None);
+    };
+    let (what, in_flight) = arg
+        .split_once('/')
+        .with_context(|| format!("{arg}: an operation and how many in flight, as in stat/64"))?;
+    if !["mkdir", "create+close", "stat"].contains(&what) {
+        bail!("{what}: mkdir, create+close and stat can be run without what comes after them");
+    }
+    let in_flight = in_flight.parse().with_context(|| arg.clone())?;
+    Ok(Some((what.to_owned(), in_flight)))
+}
+
 async fn measure(addr: &str) -> Result<()> {
     let mut load = Load::connect(addr).await?;
     let mut report = Report {
         rates: HashMap::new(),
+        only: only()?,
+    };
+    let in_flights = match &report.only {
+        Some((_, in_flight)) => vec![*in_flight],
+        None => vec![1, 64],
     };
     for r in 0..ROUNDS {
-        for in_flight in [1, 64] {
+        for &in_flight in &in_flights {
             round(&mut load, &mut report, in_flight, r).await?;
         }
     }

@@ -26,6 +26,8 @@ pub struct Node {
     schedule: Schedule,
     state: State,
     machine: Machine,
+    /// Room for what a rule finds.
+    found: tick::Found,
     runs: u64,
     ticks: u64,
     /// Rows of the invariants at the last rest.
@@ -76,6 +78,7 @@ impl Node {
             schedule,
             state,
             machine: Machine::default(),
+            found: tick::Found::default(),
             runs: 0,
             ticks: 0,
             violated: BTreeMap::new(),

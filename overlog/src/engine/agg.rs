@@ -56,32 +56,51 @@ pub enum Acc {
     Failed(EvalError),
 }
 
-/// The packed arguments of a binding's contribution.
-///
-/// # Errors
-/// One of them has no value.
-pub fn arguments(
-    agg: &Aggregate,
-    slots: &impl Slots,
-    functions: &[Function],
-) -> Result<[Vec<u8>; 2], EvalError> {
-    let mut args = [Vec::new(), Vec::new()];
-    for (e, out) in agg.args.iter().zip(&mut args) {
-        eval(e, slots, functions)?.write(out);
-    }
-    Ok(args)
+/// The packed arguments of a binding's contributions to some aggregates, in room that is used again.
+#[derive(Default)]
+pub struct Arguments {
+    bytes: Vec<u8>,
+    /// For each aggregate: where its first argument ends, and its last.
+    ends: Vec<(usize, usize)>,
 }
 
-/// The packed arguments of a binding's contributions to all aggregates of a head: it contributes to all or to none.
-///
-/// # Errors
-/// One of them has no value.
-pub fn all_arguments<'a>(
-    aggs: impl Iterator<Item = &'a Aggregate>,
-    slots: &impl Slots,
-    functions: &[Function],
-) -> Result<Vec<[Vec<u8>; 2]>, EvalError> {
-    aggs.map(|agg| arguments(agg, slots, functions)).collect()
+impl Arguments {
+    /// Works out the arguments of all aggregates of a head: a binding contributes to all or to none.
+    ///
+    /// # Errors
+    /// One of them has no value.
+    pub fn fill<'a>(
+        &mut self,
+        aggs: impl Iterator<Item = &'a Aggregate>,
+        slots: &impl Slots,
+        functions: &[Function],
+    ) -> Result<(), EvalError> {
+        self.bytes.clear();
+        self.ends.clear();
+        for agg in aggs {
+            let start = self.bytes.len();
+            let mut split = start;
+            for (at, e) in agg.args.iter().enumerate() {
+                eval(e, slots, functions)?.write(&mut self.bytes);
+                if at == 0 {
+                    split = self.bytes.len();
+                }
+            }
+            self.ends.push((split, self.bytes.len()));
+        }
+        Ok(())
+    }
+
+    /// For each aggregate its arguments, one behind the other, and where the second starts.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], usize)> {
+        let mut start = 0;
+        self.ends.iter().map(move |(split, end)| {
+            let args = self.bytes.get(start..*end).unwrap_or_default();
+            let split = split - start;
+            start = *end;
+            (args, split)
+        })
+    }
 }
 
 impl Acc {
@@ -119,32 +138,19 @@ impl Acc {
         }
     }
 
-    /// Adds the contribution of a binding.
-    ///
-    /// # Errors
-    /// An argument has no value: the binding contributes nothing.
-    pub fn add(
-        &mut self,
-        agg: &Aggregate,
-        slots: &impl Slots,
-        functions: &[Function],
-    ) -> Result<(), EvalError> {
-        self.add_packed(arguments(agg, slots, functions)?);
-        Ok(())
-    }
-
-    /// Adds a contribution of packed arguments.
-    pub fn add_packed(&mut self, args: [Vec<u8>; 2]) {
-        if let Err(error) = self.contribute(args) {
+    /// Adds a contribution: packed arguments, and where the second starts.
+    pub fn add(&mut self, args: &[u8], split: usize) {
+        if let Err(error) = self.contribute(args, split) {
             *self = Acc::Failed(error);
         }
     }
 
-    fn contribute(&mut self, [first, second]: [Vec<u8>; 2]) -> Result<(), EvalError> {
+    fn contribute(&mut self, args: &[u8], split: usize) -> Result<(), EvalError> {
+        let (first, second) = args.split_at(split.min(args.len()));
         match self {
             Acc::CountAll(n) => *n += 1,
             Acc::Count(set) => {
-                set.insert(first);
+                set.get_or_insert_with(first, <[u8]>::to_vec);
             }
             Acc::Sum {
                 count,
@@ -154,7 +160,7 @@ impl Acc {
                 ..
             } => {
                 *count += 1;
-                match packed::unpack(&first, 0) {
+                match packed::unpack(first, 0) {
                     Some((Value::Int(i), _)) => {
                         *ints += i128::from(i);
                         *any_int = true;
@@ -163,21 +169,24 @@ impl Acc {
                     _ => return Err(EvalError("a sum of what is no number".to_string())),
                 }
             }
-            Acc::Best { max, best, split } => {
-                let length = first.len();
-                let mut candidate = first;
-                candidate.extend_from_slice(&second);
+            Acc::Best {
+                max,
+                best,
+                split: kept,
+            } => {
                 let better = best
-                    .as_ref()
-                    .is_none_or(|b| if *max { candidate > *b } else { candidate < *b });
+                    .as_deref()
+                    .is_none_or(|b| if *max { args > b } else { args < b });
                 if better {
-                    *best = Some(candidate);
-                    *split = if second.is_empty() { 0 } else { length };
+                    let best = best.get_or_insert_default();
+                    best.clear();
+                    best.extend_from_slice(args);
+                    *kept = if second.is_empty() { 0 } else { first.len() };
                 }
             }
-            Acc::List(items) => items.push(first),
+            Acc::List(items) => items.push(first.to_vec()),
             Acc::Set(items) => {
-                items.insert(first);
+                items.insert(first.to_vec());
             }
             Acc::Extreme {
                 items,
@@ -185,10 +194,10 @@ impl Acc {
                 fixed,
                 greatest,
             } => {
-                let wanted = packed::unpack_int(&first)
+                let wanted = packed::unpack_int(first)
                     .ok_or_else(|| EvalError("not a number of rows".to_string()))?;
                 *limit = (*limit).max(usize::try_from(wanted).unwrap_or_default());
-                items.insert(second);
+                items.insert(second.to_vec());
                 if *fixed {
                     cut(items, *limit, *greatest);
                 }
@@ -224,7 +233,8 @@ impl Acc {
                 let Some(mut best) = best else {
                     return Ok(None);
                 };
-                return Ok(Some(best.split_off(split)));
+                best.drain(..split);
+                return Ok(Some(best));
             }
             Acc::List(mut items) => {
                 items.sort_unstable();

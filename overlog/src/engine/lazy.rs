@@ -4,7 +4,7 @@
 //! out gets the answers so far; the outermost goal of such a cycle repeats until nothing is new
 //! (query-sub-query evaluation; what magic sets do bottom-up).
 
-use crate::engine::agg::{Acc, all_arguments};
+use crate::engine::agg::{Acc, Arguments};
 use crate::engine::eval::eval;
 use crate::engine::machine::{Machine, Stop, World};
 use crate::engine::plan::{self, Body, Planner};
@@ -99,6 +99,7 @@ pub struct HeadRows {
     /// Complete rows.
     pub rows: BTreeSet<Row>,
     groups: BTreeMap<Vec<u8>, Vec<Acc>>,
+    args: Arguments,
 }
 
 impl HeadRows {
@@ -121,14 +122,16 @@ impl HeadRows {
             self.rows.insert(Row::from_bytes(group));
             return Ok(());
         }
-        let args = all_arguments(head.aggs.iter(), machine.slots(), functions).map_err(|e| e.0)?;
+        let args = &mut self.args;
+        args.fill(head.aggs.iter(), machine.slots(), functions)
+            .map_err(|e| e.0)?;
         let accs = self
             .groups
             .entry(group)
             .or_insert_with(|| head.aggs.iter().map(Acc::new).collect());
         accs.iter_mut()
-            .zip(args)
-            .for_each(|(acc, args)| acc.add_packed(args));
+            .zip(args.iter())
+            .for_each(|(acc, (args, split))| acc.add(args, split));
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 //! A body is a nest of loops, kept as an explicit stack of frames, so that a long query can stop
 //! between two rows and go on later.
 
-use crate::engine::agg::Acc;
+use crate::engine::agg::{Acc, Arguments};
 use crate::engine::eval::{Slots, eval, test, undefined};
 use crate::engine::events::{Columns, EventRows};
 use crate::engine::index::{Places, Scan, Snapshot};
@@ -305,7 +305,7 @@ impl Machine {
         body: &Body,
         in_order: Option<usize>,
     ) -> Result<bool, Stop> {
-        let mut acc = Acc::new(agg);
+        let (mut acc, mut args) = (Acc::new(agg), Arguments::default());
         let outer = self.poison.take();
         let mut last: Option<Vec<u8>> = None;
         self.run(world, body, &mut |m| {
@@ -319,8 +319,9 @@ impl Machine {
                 }
             }
             // Only the binding of the nested body is dropped.
-            if let Err(error) = acc.add(agg, &m.slots, world.functions()) {
-                m.errors.push(error.0);
+            match args.fill(std::iter::once(agg), &m.slots, world.functions()) {
+                Ok(()) => args.iter().for_each(|(args, split)| acc.add(args, split)),
+                Err(error) => m.errors.push(error.0),
             }
             Ok(true)
         })?;

@@ -10,7 +10,7 @@ mod totals;
 use crate::engine::plan::graph::reads;
 use crate::engine::plan::{IndexId, Indexes, order};
 use crate::engine::spine::{Diff, RowTrace, Tick};
-use crate::engine::tables::{Rows, arrange_by, restore_order};
+use crate::engine::tables::{Rows, arrange_by};
 use crate::ir::{Program, RelId, RelKind, Rule, Term, VarId};
 use crate::packed::Row;
 use body::Builder;
@@ -69,32 +69,24 @@ impl ViewFlow {
         outside.retain(|r| !members.contains(r));
         let dataflow = worker.next_dataflow_index();
         let made = worker.dataflow(|scope| {
-            let mut imported = BTreeMap::new();
-            let mut wholes = BTreeMap::new();
-            for rel in &outside {
-                for id in indexes.of(*rel) {
-                    if let Some(trace) = traces.get_mut(id) {
-                        imported.insert(*id, trace.import_named(scope, "Import"));
-                    }
-                }
-                let primary = indexes.of(*rel).first();
-                if let Some((id, arranged)) = primary.and_then(|id| imported.get_key_value(id)) {
-                    let order = indexes.get(*id).order.clone();
-                    let rows = arranged
-                        .clone()
-                        .as_collection(move |k, v| restore_order(k, v, &order));
-                    wholes.insert(*rel, rows);
-                }
-            }
+            let mut import = |id: IndexId| {
+                let trace = traces.get_mut(&id)?;
+                Some(trace.import_named(scope, "Import"))
+            };
             let results = if recursive {
+                let wholes = outside
+                    .iter()
+                    .filter_map(|rel| Some((*rel, body::rows_of(*rel, indexes, &mut import)?)))
+                    .collect();
                 recursive_views(scope, program, members, indexes, wholes, sink)?
             } else {
                 let mut builder = Builder {
                     scope,
                     program,
                     indexes,
-                    imported,
-                    wholes,
+                    import: &mut import,
+                    imported: BTreeMap::new(),
+                    wholes: BTreeMap::new(),
                     sink: sink.clone(),
                     made: BTreeMap::new(),
                 };
@@ -165,6 +157,8 @@ fn recursive_views<'scope>(
             scope: inner,
             program,
             indexes,
+            // What is outside comes in as rows.
+            import: &mut |_| None,
             imported: BTreeMap::new(),
             wholes,
             sink: sink.clone(),

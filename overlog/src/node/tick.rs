@@ -2,7 +2,7 @@
 
 use super::{Done, Node, Pending, Schedule, plan};
 use crate::api::{Message, RunError, Time};
-use crate::engine::agg::{Acc, all_arguments};
+use crate::engine::agg::{Acc, Arguments};
 use crate::engine::changes::{Changes, Set};
 use crate::engine::eval::{Slots, eval};
 use crate::engine::events::RowBuf;
@@ -19,16 +19,35 @@ use std::collections::BTreeSet;
 
 /// Rows of a head as they are found, and what went wrong.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     rows: RowBuf,
     sets: Vec<(Row, Vec<Set>)>,
     groups: HashMap<Vec<u8>, Vec<Acc>>,
-    /// Room for the key of a group.
+    /// Room for the key of a group and for what is aggregated.
     key: Vec<u8>,
+    args: Arguments,
     /// Keys of rows to delete, in ascending order of the columns.
     keys: Vec<Row>,
     errors: BTreeSet<String>,
     count: u64,
+}
+
+/// Room for more rows than this is given back.
+const MUCH: usize = 1 << 20;
+
+impl Found {
+    /// Empties it, keeping the room.
+    fn clear(&mut self) {
+        if self.rows.writer().capacity() > MUCH {
+            self.rows = RowBuf::default();
+        }
+        self.rows.clear();
+        self.sets.clear();
+        self.groups.clear();
+        self.keys.clear();
+        self.errors.clear();
+        self.count = 0;
+    }
 }
 
 /// Strata that have something to do, and rules for the end of the tick.
@@ -121,7 +140,7 @@ impl Node {
             while let Some(at) = plans(&self.schedule, next) {
                 next += 1;
                 if let Some((rel, found)) = self.fire(at, None, done)? {
-                    self.emit(rel, &found, agenda);
+                    self.emit(rel, found, agenda);
                 }
             }
         }
@@ -168,7 +187,7 @@ impl Node {
                     .collect();
                 if drivers.is_empty() {
                     if first && let Some((rel, found)) = self.fire(*at, None, done)? {
-                        self.emit(rel, &found, agenda);
+                        self.emit(rel, found, agenda);
                     }
                     continue;
                 }
@@ -179,7 +198,7 @@ impl Node {
                         && let Some((rel, found)) =
                             self.fire(*at, Some((driver, from, to)), done)?
                     {
-                        self.emit(rel, &found, agenda);
+                        self.emit(rel, found, agenda);
                     }
                 }
             }
@@ -192,10 +211,11 @@ impl Node {
         }
     }
 
-    fn emit(&mut self, rel: RelId, found: &Found, agenda: &mut Agenda) {
+    fn emit(&mut self, rel: RelId, found: Found, agenda: &mut Agenda) {
         for row in found.rows.iter() {
             self.add_event(rel, row, agenda);
         }
+        self.found = found;
     }
 
     /// Runs a rule on the rows of one of its events: the given one, or the one with the fewest rows.
@@ -236,7 +256,8 @@ impl Node {
         let Some((driven, from, to)) = chosen else {
             return Ok(None);
         };
-        let mut found = Found::default();
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
         let outcome = drive(
             &self.state,
             &mut self.machine,
@@ -272,7 +293,7 @@ impl Node {
 
     /// A rule whose head is no event of this tick.
     fn effect(&mut self, at: usize, done: &mut Done) -> Result<(), RunError> {
-        let Some((rel, found)) = self.fire(at, None, done)? else {
+        let Some((rel, mut found)) = self.fire(at, None, done)? else {
             return Ok(());
         };
         let Some(rule) =
@@ -285,7 +306,7 @@ impl Node {
             Action::Insert | Action::Delete => {
                 let keys = relation.keys.len();
                 let order = &self.state.primary(rel).order;
-                for key in found.keys {
+                for key in found.keys.drain(..) {
                     let key = in_order(&key, &relation.keys, order);
                     done.changes.delete_key(rel, key);
                 }
@@ -300,7 +321,7 @@ impl Node {
             }
             Action::Update => {
                 let order = &self.state.primary(rel).order;
-                for (key, sets) in found.sets {
+                for (key, sets) in found.sets.drain(..) {
                     done.changes
                         .update(rel, in_order(&key, &relation.keys, order), sets);
                 }
@@ -341,6 +362,7 @@ impl Node {
             }
             Action::Derive | Action::Emit => {}
         }
+        self.found = found;
         Ok(())
     }
 
@@ -696,20 +718,24 @@ fn group(program: &Program, rule: &Rule, m: &Machine, found: &mut Found) -> Resu
             }
         })
     };
-    let args = all_arguments(aggs(), m.slots(), &program.functions).map_err(|e| e.0)?;
+    found
+        .args
+        .fill(aggs(), m.slots(), &program.functions)
+        .map_err(|e| e.0)?;
     let accs = found
         .groups
         .entry_ref(key.as_slice())
         .or_insert_with(|| aggs().map(Acc::new).collect());
     accs.iter_mut()
-        .zip(args)
-        .for_each(|(acc, args)| acc.add_packed(args));
+        .zip(found.args.iter())
+        .for_each(|(acc, (args, split))| acc.add(args, split));
     Ok(())
 }
 
 /// Ends the groups of a head with aggregates: each becomes a row or an update.
 fn finish_groups(program: &Program, plan: &EventRule, rule: &Rule, found: &mut Found) {
-    for (key, accs) in std::mem::take(&mut found.groups) {
+    let mut groups = std::mem::take(&mut found.groups);
+    for (key, accs) in groups.drain() {
         let results: Result<Option<Vec<Vec<u8>>>, _> = accs.into_iter().map(Acc::finish).collect();
         let results = match results {
             Ok(Some(results)) => results,
@@ -746,6 +772,7 @@ fn finish_groups(program: &Program, plan: &EventRule, rule: &Rule, found: &mut F
         found.count += 1;
         finish_group(program, plan, rule, &columns, found);
     }
+    found.groups = groups;
 }
 
 fn finish_group(

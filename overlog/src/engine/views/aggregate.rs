@@ -9,7 +9,7 @@ use crate::engine::spine::{Diff, RowBuilder, RowSpine};
 use crate::engine::tables::{Rows, arrange_pairs, check_row, columns_of};
 use crate::functions::EvalError;
 use crate::ir::{Aggregate, Expr, HeadArg, Rule, Term, VarId};
-use crate::packed::Row;
+use crate::packed::{self, Row};
 use differential_dataflow::lattice::Lattice;
 use differential_dataflow::{AsCollection, VecCollection};
 use std::rc::Rc;
@@ -220,13 +220,15 @@ fn has_value(results: &Row) -> bool {
 fn contribute(accs: &mut [Acc], aggs: &[Aggregate], vals: &[(&[u8], Diff)]) {
     for (val, times) in vals {
         for _ in 0..*times {
-            let mut args = columns_of(val).into_iter();
+            let mut rest = *val;
             for (acc, agg) in accs.iter_mut().zip(aggs) {
-                let mut pair = [Vec::new(), Vec::new()];
-                for out in pair.iter_mut().take(agg.args.len()) {
-                    out.extend_from_slice(args.next().unwrap_or_default());
-                }
-                acc.add_packed(pair);
+                let first = packed::skip(rest);
+                let both = agg.args.iter().fold(0, |end, _| {
+                    end + packed::skip(rest.get(end..).unwrap_or_default())
+                });
+                let (args, behind) = rest.split_at(both.min(rest.len()));
+                acc.add(args, first);
+                rest = behind;
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::engine::plan::{IndexDef, IndexId, Indexes, order};
 use crate::engine::spine::{Diff, RowArranged, RowBuilder, RowSpine};
 use crate::engine::tables::{Rows, arrange_by, arrange_pairs, permute, restore_order};
 use crate::functions::Function;
-use crate::ir::{Atom, Lattice as Merge, Program, RelId, Rule, Term, VarId};
+use crate::ir::{Atom, Lattice as Merge, Program, RelId, RelKind, Rule, Term, VarId};
 use crate::packed::Row;
 use differential_dataflow::AsCollection;
 use differential_dataflow::lattice::Lattice;
@@ -32,6 +32,8 @@ pub(super) struct Builder<'a, 'scope, T: Timestamp + Lattice> {
     pub(super) scope: Scope<'scope, T>,
     pub(super) program: &'a Program,
     pub(super) indexes: &'a Indexes,
+    /// Brings an arrangement into the dataflow: what nothing asks for costs nothing.
+    pub(super) import: &'a mut Import<'scope, T>,
     pub(super) imported: BTreeMap<IndexId, RowArranged<'scope, T>>,
     pub(super) wholes: BTreeMap<RelId, Rows<'scope, T>>,
     pub(super) sink: Sink,
@@ -39,6 +41,9 @@ pub(super) struct Builder<'a, 'scope, T: Timestamp + Lattice> {
 }
 
 pub(super) type Failed = (String, String);
+
+/// Gives an arrangement from outside, if there is one.
+pub(super) type Import<'scope, T> = dyn FnMut(IndexId) -> Option<RowArranged<'scope, T>> + 'scope;
 
 impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
     /// All rows of a view: the union of its rules and facts, each once; merged where it has lattice columns.
@@ -182,9 +187,9 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
         known: &BTreeSet<usize>,
     ) -> Result<(RowArranged<'scope, T>, IndexDef), Failed> {
         if let Some(id) = self.indexes.keyed(rel, known)
-            && let Some(arranged) = self.imported.get(&id)
+            && let Some(arranged) = self.imported(id)
         {
-            return Ok((arranged.clone(), self.indexes.get(id).clone()));
+            return Ok((arranged, self.indexes.get(id).clone()));
         }
         let key: Vec<usize> = known.iter().copied().collect();
         let columns = self.program.relation(rel).columns.len();
@@ -198,14 +203,29 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
         Ok((arranged, def))
     }
 
-    fn whole(&self, rule: &Rule, rel: RelId) -> Result<Rows<'scope, T>, Failed> {
-        self.wholes.get(&rel).cloned().ok_or_else(|| {
+    fn imported(&mut self, id: IndexId) -> Option<RowArranged<'scope, T>> {
+        if let Some(arranged) = self.imported.get(&id) {
+            return Some(arranged.clone());
+        }
+        let arranged = (self.import)(id)?;
+        self.imported.insert(id, arranged.clone());
+        Some(arranged)
+    }
+
+    fn whole(&mut self, rule: &Rule, rel: RelId) -> Result<Rows<'scope, T>, Failed> {
+        if let Some(rows) = self.wholes.get(&rel) {
+            return Ok(rows.clone());
+        }
+        let indexes = self.indexes;
+        let rows = rows_of(rel, indexes, &mut |id| self.imported(id)).ok_or_else(|| {
             let name = &self.program.relation(rel).name;
             (
                 rule.name.clone(),
                 format!("a kept view cannot read {name}: it is not stored and not a kept view"),
             )
-        })
+        })?;
+        self.wholes.insert(rel, rows.clone());
+        Ok(rows)
     }
 
     fn join(
@@ -230,17 +250,21 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
         b: Bindings<'scope, T>,
     ) -> Result<Bindings<'scope, T>, Failed> {
         let known = known_columns(atom, &b.layout);
-        let key: Vec<usize> = known.iter().copied().collect();
-        let def = key_first(
-            atom.rel,
-            &key,
-            self.program.relation(atom.rel).columns.len(),
-        );
-        let (columns, width) = (def.order.clone(), def.key_columns);
-        let present = self
-            .whole(rule, atom.rel)?
-            .map(move |row| permute(&row, &columns, width).0);
-        let present = arrange_pairs(distinct(present).map(|k| (k, Row::default())));
+        let relation = self.program.relation(atom.rel);
+        let stored = matches!(relation.kind, RelKind::Table(_));
+        let (present, def) = if stored && relation.keys.iter().all(|k| known.contains(k)) {
+            // At most one row for each key: its arrangement is as good as one of the keys alone.
+            self.arranged(rule, atom.rel, &known)?
+        } else {
+            let key: Vec<usize> = known.iter().copied().collect();
+            let def = key_first(atom.rel, &key, relation.columns.len());
+            let (columns, width) = (def.order.clone(), def.key_columns);
+            let keys = self
+                .whole(rule, atom.rel)?
+                .map(move |row| permute(&row, &columns, width).0);
+            let keys = arrange_pairs(distinct(keys).map(|k| (k, Row::default())));
+            (keys, def)
+        };
         let left = keyed(b.rows.clone(), &b.layout, rule.vars.len(), atom, &def);
         let hit = arrange_pairs(left).join_core(present, |_, binding, _| Some(owned(binding)));
         let rows = b.rows.concat(hit.negate());
@@ -249,6 +273,18 @@ impl<'scope, T: Timestamp + Lattice> Builder<'_, 'scope, T> {
             layout: b.layout,
         })
     }
+}
+
+/// All rows of what is stored, in its own column order.
+pub(super) fn rows_of<'scope, T: Timestamp + Lattice>(
+    rel: RelId,
+    indexes: &Indexes,
+    import: &mut dyn FnMut(IndexId) -> Option<RowArranged<'scope, T>>,
+) -> Option<Rows<'scope, T>> {
+    let id = *indexes.of(rel).first()?;
+    let order = indexes.get(id).order.clone();
+    let arranged = import(id)?;
+    Some(arranged.as_collection(move |k, v| restore_order(k, v, &order)))
 }
 
 /// Each row once.
