@@ -50,7 +50,8 @@ pub trait World {
 }
 
 enum Iter {
-    Scan(Scan),
+    /// Boxed: frames are moved about, and scans are large.
+    Scan(Box<Scan>),
     Event {
         rel: RelId,
         by: Option<usize>,
@@ -87,7 +88,8 @@ struct Poison {
 pub struct Machine {
     slots: Values,
     frames: Vec<Frame>,
-    spare: Vec<Scan>,
+    #[expect(clippy::vec_box, reason = "they go into frames as they are")]
+    spare: Vec<Box<Scan>>,
     poison: Option<Poison>,
     scratch: Vec<u8>,
     /// Errors of bindings for which the rest of the body held.
