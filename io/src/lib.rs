@@ -98,6 +98,26 @@ impl Io {
         }
     }
 
+    /// Runs a task on a thread of its own, where what it asks of files is done at once: no thread waits for another's
+    /// word that a write or a sync is done. For a task that does little else. It has timers but no sockets, and ends by
+    /// itself. In a simulated world it is a task as any other.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn spawn_apart(
+        &self,
+        name: &str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        match &self.0 {
+            Inner::Real(_) => real::spawn_apart(name, task),
+            Inner::Sim(_) => {
+                tokio::spawn(task);
+                Ok(())
+            }
+        }
+    }
+
     /// A random number. Not for secrets.
     #[must_use]
     pub fn random_u64(&self) -> u64 {

@@ -5,11 +5,12 @@
 //! told not to wait for the disk. Of a write it cannot (ext4 has no such mode for buffered ones),
 //! and a thread of the runtime that waits for a stuck disk may be the one that looks after all
 //! sockets and timers: others that sleep do not take that over. So writes are handed off always,
-//! several of them at once where they come together.
+//! several of them at once where they come together; or their task has a thread of its own.
 
 use crate::{DirItem, Open, Space};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
+use std::cell::Cell;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSliceMut};
@@ -119,10 +120,33 @@ fn passes(e: &io::Error) -> bool {
         .any(|lack| e.raw_os_error() == Some(lack.raw_os_error()))
 }
 
+thread_local! {
+    /// This thread may block: it belongs to one task.
+    static APART: Cell<bool> = const { Cell::new(false) };
+}
+
+pub(crate) fn spawn_apart(
+    name: &str,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let body = move || {
+        APART.set(true);
+        runtime.block_on(task);
+    };
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(body).map(|_| ())
+}
+
 /// Runs a blocking call where it may block.
 async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    if APART.get() {
+        return call();
+    }
     match tokio::task::spawn_blocking(call).await {
         Ok(result) => result,
         Err(e) => Err(io::Error::other(e)),

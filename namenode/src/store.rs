@@ -422,7 +422,7 @@ impl Folder {
             metrics,
         };
         let shared = Arc::new(shared);
-        let log = log::Log::start(shared.clone(), on_durable, start);
+        let log = log::Log::start(shared.clone(), on_durable, start)?;
         Ok(Store {
             log,
             shared,

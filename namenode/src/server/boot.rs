@@ -113,7 +113,7 @@ pub async fn boot(
         )
         .await?;
     metrics.checkpoint_slot.store(checkpoint, Ordering::Relaxed);
-    let (sender, queue) = mpsc::channel(reader::QUEUE_EVENTS);
+    let (sender, queue) = mpsc::channel(reader::QUEUE_BURSTS);
     let (ready, is_ready) = oneshot::channel();
     let inputs = rules.inputs;
     let shared = Arc::new(Shared {

@@ -132,18 +132,25 @@ impl Conn {
 
     /// Queues something to write; never waits.
     pub fn push(&self, item: Item) {
+        self.push_all(vec![item]);
+    }
+
+    /// The same of several: they are written together.
+    pub fn push_all(&self, items: Vec<Item>) {
         {
             let mut out = self.out();
-            if out.closed {
-                return;
-            }
-            out.closed = matches!(item, Item::Close);
-            out.bytes += item.size();
-            out.items.push(item);
-            if out.bytes > HARD_LIMIT {
-                out.items = vec![Item::Close];
-                out.closed = true;
-                out.slow = true;
+            for item in items {
+                if out.closed {
+                    break;
+                }
+                out.closed = matches!(item, Item::Close);
+                out.bytes += item.size();
+                out.items.push(item);
+                if out.bytes > HARD_LIMIT {
+                    out.items = vec![Item::Close];
+                    out.closed = true;
+                    out.slow = true;
+                }
             }
         }
         self.work.notify_one();

@@ -184,7 +184,7 @@ pub struct Engine {
     pub(super) rules: Rules,
     store: Store,
     shared: Arc<Shared>,
-    queue: mpsc::Receiver<Queued>,
+    queue: mpsc::Receiver<Vec<Queued>>,
     /// Taken from the queue, not fed yet.
     backlog: VecDeque<Queued>,
     /// What is first in the backlog has to wait for a lease, or for room.
@@ -209,7 +209,7 @@ impl Engine {
         rules: Rules,
         store: Store,
         shared: Arc<Shared>,
-        queue: mpsc::Receiver<Queued>,
+        queue: mpsc::Receiver<Vec<Queued>>,
         applied: u64,
         ready: oneshot::Sender<()>,
     ) -> Engine {
@@ -288,7 +288,7 @@ impl Engine {
                     e = &mut failure => return Err(e.into()),
                     _ = stopped.changed() => continue,
                     () = shared.inbox.work() => {}
-                    got = self.queue.recv() => self.backlog.extend(got),
+                    got = self.queue.recv() => self.backlog.extend(got.into_iter().flatten()),
                     () = self.io.sleep(pause) => {}
                 }
             }
@@ -307,7 +307,7 @@ impl Engine {
     fn take_queued(&mut self) {
         while self.backlog.len() < MAX_COMMANDS + MAX_READS {
             match self.queue.try_recv() {
-                Ok(queued) => self.backlog.push_back(queued),
+                Ok(burst) => self.backlog.extend(burst),
                 Err(_) => return,
             }
         }

@@ -114,10 +114,16 @@ impl Outbox {
     pub fn deliver(&self, mail: Mail) {
         if !mail.conns.is_empty() {
             let conns = lock(&self.conns);
-            for (id, item) in mail.conns {
+            let mut all = mail.conns.into_iter().peekable();
+            while let Some((id, item)) = all.next() {
+                // Together: the writer is awake at the first.
+                let mut items = vec![item];
+                while let Some((_, item)) = all.next_if(|(next, _)| *next == id) {
+                    items.push(item);
+                }
                 match conns.get(&id) {
-                    Some(conn) => conn.push(item),
-                    None => Metrics::add(&self.metrics.messages_dropped, 1),
+                    Some(conn) => conn.push_all(items),
+                    None => Metrics::add(&self.metrics.messages_dropped, items.len() as u64),
                 }
             }
         }

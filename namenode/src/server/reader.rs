@@ -20,8 +20,11 @@ use boomfs_wire::{
 use overlog::Row;
 use overlog::api::check_input;
 use overlog::ir::{Program, RelId};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -41,8 +44,11 @@ const OBSERVER_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of events that wait in the queue, at most.
 pub const QUEUE_BYTES: usize = 64 << 20;
 
-/// Events that wait in the queue, at most.
-pub const QUEUE_EVENTS: usize = 8_192;
+/// Bursts of events that wait in the queue, at most.
+pub const QUEUE_BURSTS: usize = 8_192;
+
+/// Events in a burst, at most.
+const BURST: usize = 256;
 
 /// Replicas in one event.
 const REPORT_PIECE: usize = 4_096;
@@ -94,8 +100,8 @@ pub struct Shared {
     pub peers: Arc<Peers>,
     /// Checkpoints, for others.
     pub folder: Arc<store::Shared>,
-    /// The engine's queue.
-    pub queue: mpsc::Sender<Queued>,
+    /// The engine's queue. What came together goes in together, so that it makes one batch and not several.
+    pub queue: mpsc::Sender<Vec<Queued>>,
     /// Bytes free in it.
     pub budget: Arc<Semaphore>,
     /// Numbers what arrives.
@@ -245,9 +251,12 @@ async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: Stream, peer: Strin
         shared: shared.clone(),
         conn: conn.clone(),
         half: BufReader::with_capacity(32 << 10, read),
+        burst: Vec::new(),
         stale: false,
     };
     let gone = reader.run().await;
+    // What came whole is not lost for what came behind it.
+    let _ = reader.pass_on().await;
     match &gone {
         Ok(()) => {}
         Err(
@@ -276,12 +285,12 @@ async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: Stream, peer: Strin
     }
     let _ = shared
         .queue
-        .send(Queued {
+        .send(vec![Queued {
             conn: conn.id,
             what: What::Closed,
             came_ns: now(&shared.io).mono_ns,
             permit: None,
-        })
+        }])
         .await;
     conn.push(Item::Close);
     let _ = writing.await;
@@ -311,10 +320,22 @@ async fn until_ended(greeting: &mut watch::Receiver<Greeting>) {
     let _ = greeting.wait_for(|g| *g == Greeting::Ended).await;
 }
 
+/// Gives a burst to the engine; waits while the queue is full.
+async fn pass_on(shared: &Shared, burst: &mut Vec<Queued>) -> Result<(), Gone> {
+    if burst.is_empty() {
+        return Ok(());
+    }
+    let burst = std::mem::take(burst);
+    let sent = shared.queue.send(burst).await;
+    sent.map_err(|_| Gone::Stopping)
+}
+
 struct Reader {
     shared: Arc<Shared>,
     conn: Arc<Conn>,
     half: BufReader<ReadHalf>,
+    /// Events that came since the reader last had to wait.
+    burst: Vec<Queued>,
     /// It may be answered from what this NameNode has applied.
     stale: bool,
 }
@@ -513,43 +534,63 @@ impl Reader {
             .shared
             .io
             .timeout(deadline, read_message::<ToNameNode, _>(&mut self.half));
-        let read = tokio::select! {
-            biased;
-            read = read => read,
-            () = until_ended(ended) => return Ok(None),
+        let mut read = pin!(async {
+            tokio::select! {
+                biased;
+                read = read => Some(read),
+                () = until_ended(ended) => None,
+            }
+        });
+        let at_once = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+        let read = match at_once {
+            Poll::Ready(read) => read,
+            Poll::Pending => {
+                pass_on(&self.shared, &mut self.burst).await?;
+                read.await
+            }
         };
         match read {
-            Ok(Ok(message)) => {
-                self.conn.room().await;
+            None => Ok(None),
+            Some(Ok(Ok(message))) => {
+                if !self.conn.has_room() {
+                    pass_on(&self.shared, &mut self.burst).await?;
+                    self.conn.room().await;
+                }
                 Ok(message.map(|(message, _body)| message))
             }
-            Ok(Err(e)) => Err(e.into()),
-            Err(_) => Err(Gone::Silent(deadline)),
+            Some(Ok(Err(e))) => Err(e.into()),
+            Some(Err(_)) => Err(Gone::Silent(deadline)),
         }
     }
 
-    /// Queues something for the engine; waits while the queue is full.
-    async fn queue(&self, what: What) -> Result<(), Gone> {
+    /// Something for the engine: it goes with what came together with it. Waits while the queue is full.
+    async fn queue(&mut self, what: What) -> Result<(), Gone> {
         let size = what.size().min(QUEUE_BYTES);
         let permits = u32::try_from(size).unwrap_or(u32::MAX);
-        let permit = self
-            .shared
-            .budget
-            .clone()
-            .acquire_many_owned(permits)
-            .await
-            .map_err(|_| Gone::Stopping)?;
-        let queued = Queued {
+        let budget = self.shared.budget.clone();
+        let permit = match budget.clone().try_acquire_many_owned(permits) {
+            Ok(permit) => permit,
+            Err(_) => {
+                // What this reader holds may be what fills the queue.
+                self.pass_on().await?;
+                let permit = budget.acquire_many_owned(permits).await;
+                permit.map_err(|_| Gone::Stopping)?
+            }
+        };
+        self.burst.push(Queued {
             conn: self.conn.id,
             what,
             came_ns: now(&self.shared.io).mono_ns,
             permit: Some(permit),
-        };
-        self.shared
-            .queue
-            .send(queued)
-            .await
-            .map_err(|_| Gone::Stopping)
+        });
+        if self.burst.len() >= BURST {
+            self.pass_on().await?;
+        }
+        Ok(())
+    }
+
+    async fn pass_on(&mut self) -> Result<(), Gone> {
+        pass_on(&self.shared, &mut self.burst).await
     }
 
     /// Asks the rules who this is.
@@ -566,6 +607,7 @@ impl Reader {
             What::Event(rel, row)
         };
         self.queue(what).await?;
+        self.pass_on().await?;
         let answer = greeting.wait_for(|g| *g != Greeting::Waiting);
         match self.shared.io.timeout(WELCOME_DEADLINE, answer).await {
             Ok(Ok(Greeting::Welcome(id))) => Ok(id),

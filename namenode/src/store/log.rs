@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 /// The most bytes of entries in one record; a single entry may be longer.
@@ -35,7 +36,7 @@ const QUIET: Duration = Duration::from_millis(50);
 /// How long to wait before a write or an allocation that found the disk full is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(250);
 
-/// Is told, from the writer's task, up to which entry the log is on disk.
+/// Is told, from the writer's thread, up to which entry the log is on disk.
 pub type OnDurable = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Room for what comes next.
@@ -53,6 +54,16 @@ pub enum Room {
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<Inner>,
+    _owner: Arc<Owner>,
+}
+
+/// Ends the writer when nobody has the log any more.
+struct Owner(Arc<Inner>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
 }
 
 impl std::fmt::Debug for Log {
@@ -65,6 +76,8 @@ impl std::fmt::Debug for Log {
 
 struct Inner {
     shared: Arc<Shared>,
+    /// Where tasks run that must not keep the writer.
+    others: Handle,
     state: Mutex<State>,
     on_durable: OnDurable,
     work: Notify,
@@ -117,6 +130,16 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was not written yet never will be.
+    fn kill(&self) {
+        {
+            let mut state = self.lock();
+            state.killed = true;
+            state.closing = true;
+        }
+        self.work.notify_one();
+    }
+
     /// Makes the next segment, in a task of its own.
     fn make_spare(self: &Arc<Self>) {
         {
@@ -127,7 +150,7 @@ impl Inner {
             state.spare = Spare::Making;
         }
         let inner = self.clone();
-        tokio::spawn(async move {
+        self.others.spawn(async move {
             let made = new_spare(&inner.shared).await;
             inner.lock().spare = match made {
                 Ok(file) => Spare::Ready(file),
@@ -166,7 +189,17 @@ async fn new_spare(shared: &Shared) -> Result<File, StoreError> {
 }
 
 impl Log {
-    pub(super) fn start(shared: Arc<Shared>, on_durable: OnDurable, start: Start) -> Log {
+    /// Starts the writer, on the caller's runtime or beside it.
+    ///
+    /// # Errors
+    /// Its thread cannot be started.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        on_durable: OnDurable,
+        start: Start,
+    ) -> Result<Log, StoreError> {
+        let io = shared.io.clone();
+        let log = shared.layout.log();
         let durable = start.next - 1;
         shared.metrics.log_entry.store(durable, Ordering::Relaxed);
         let state = State {
@@ -182,6 +215,7 @@ impl Log {
         let start_applied = start.applied;
         let inner = Arc::new(Inner {
             shared,
+            others: Handle::current(),
             state: Mutex::new(state),
             on_durable,
             work: Notify::new(),
@@ -208,8 +242,12 @@ impl Log {
             applied: start_applied,
             marked: true,
         };
-        tokio::spawn(writer.run());
-        Log { inner }
+        io.spawn_apart("log", writer.run())
+            .map_err(StoreError::io("start the thread of", &log))?;
+        Ok(Log {
+            _owner: Arc::new(Owner(inner.clone())),
+            inner,
+        })
     }
 
     /// Hands over the next entry and gives its number. Its sync is reported to the `OnDurable`.
@@ -305,12 +343,7 @@ impl Log {
 impl Log {
     /// Ends the log where it stands: what was not written yet never will be.
     pub async fn abandon(&self) {
-        {
-            let mut state = self.inner.lock();
-            state.killed = true;
-            state.closing = true;
-        }
-        self.inner.work.notify_one();
+        self.inner.kill();
         let mut done = self.inner.done.subscribe();
         let _ = done.wait_for(|done| *done).await;
     }

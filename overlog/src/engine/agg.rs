@@ -1,6 +1,6 @@
 //! Aggregates over packed values.
 
-use crate::engine::eval::{Slots, eval};
+use crate::engine::eval::{Slots, eval_into};
 use crate::functions::{EvalError, Function};
 use crate::ir::{AggOp, Aggregate, Expr};
 use crate::oracle::exact::ExactSum;
@@ -81,7 +81,7 @@ impl Arguments {
             let start = self.bytes.len();
             let mut split = start;
             for (at, e) in agg.args.iter().enumerate() {
-                eval(e, slots, functions)?.write(&mut self.bytes);
+                eval_into(e, slots, functions, &mut self.bytes)?;
                 if at == 0 {
                     split = self.bytes.len();
                 }

@@ -1,6 +1,6 @@
 //! The end of a tick: deletions, then insertions, then updates of each table, key by key.
 
-use crate::engine::tables::{columns_of, permute};
+use crate::engine::tables::{columns_of, key_of};
 use crate::engine::views::merge_value;
 use crate::ir::{RelId, Relation};
 use crate::oracle::exact::ExactSum;
@@ -58,13 +58,13 @@ impl Changes {
 
     /// Asks for a row. `order` is the primary arrangement's, `keys` the number of its key columns.
     pub fn insert(&mut self, rel: RelId, row: Row, order: &[usize], keys: usize) {
-        let (key, _) = permute(&row, order, keys);
+        let key = key_of(&row, order, keys);
         self.key(rel, key).inserts.push(row);
     }
 
     /// Asks to delete a stored row.
     pub fn delete(&mut self, rel: RelId, row: &Row, order: &[usize], keys: usize) {
-        let (key, _) = permute(row, order, keys);
+        let key = key_of(row, order, keys);
         self.delete_key(rel, key);
     }
 

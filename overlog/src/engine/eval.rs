@@ -136,6 +136,30 @@ pub fn test(e: &Expr, slots: &impl Slots, functions: &[Function]) -> Result<bool
         .ok_or_else(|| EvalError("a condition is not true or false".to_string()))
 }
 
+/// Evaluates an expression and appends its packed value. What a failure leaves behind it is the caller's to drop.
+pub fn eval_into(
+    e: &Expr,
+    slots: &impl Slots,
+    functions: &[Function],
+    out: &mut Vec<u8>,
+) -> Result<(), EvalError> {
+    match e {
+        Expr::List(items) => {
+            packed::begin_list(out);
+            for item in items {
+                eval_into(item, slots, functions, out)?;
+            }
+            packed::end_list(out);
+        }
+        Expr::Cond(c, a, b) => {
+            let chosen = if test(c, slots, functions)? { a } else { b };
+            eval_into(chosen, slots, functions, out)?;
+        }
+        _ => eval(e, slots, functions)?.write(out),
+    }
+    Ok(())
+}
+
 /// Evaluates an expression.
 pub fn eval<'a>(
     e: &'a Expr,
@@ -176,11 +200,7 @@ pub fn eval<'a>(
         }
         Expr::List(items) => {
             let mut out = Vec::with_capacity(items.len() * 8 + 2);
-            packed::begin_list(&mut out);
-            for item in items {
-                eval(item, slots, functions)?.write(&mut out);
-            }
-            packed::end_list(&mut out);
+            eval_into(e, slots, functions, &mut out)?;
             Ok(Ev::Own(out))
         }
         Expr::Index(list, at) => index(eval(list, slots, functions)?, &eval(at, slots, functions)?),

@@ -5,7 +5,7 @@
 //! (query-sub-query evaluation; what magic sets do bottom-up).
 
 use crate::engine::agg::{Acc, Arguments};
-use crate::engine::eval::eval;
+use crate::engine::eval::eval_into;
 use crate::engine::machine::{Machine, Stop, World};
 use crate::engine::plan::{self, Body, Planner};
 use crate::engine::tables::{check_row, columns_of};
@@ -113,9 +113,7 @@ impl HeadRows {
         let mut group = Vec::new();
         for arg in &head.columns {
             if let HeadArg::Expr(e) | HeadArg::Add(e) = arg {
-                eval(e, machine.slots(), functions)
-                    .map_err(|e| e.0)?
-                    .write(&mut group);
+                eval_into(e, machine.slots(), functions, &mut group).map_err(|e| e.0)?;
             }
         }
         if head.aggs.is_empty() {

@@ -4,7 +4,7 @@
 //! between two rows and go on later.
 
 use crate::engine::agg::{Acc, Arguments};
-use crate::engine::eval::{Slots, eval, test, undefined};
+use crate::engine::eval::{Slots, eval_into, test, undefined};
 use crate::engine::events::{Columns, EventRows};
 use crate::engine::index::{Places, Scan, Snapshot};
 use crate::engine::plan::{Body, Col, IndexId, Indexes, Operand, Source, Step};
@@ -208,8 +208,8 @@ impl Machine {
             }
             Step::Unnest { list, pos, item } => {
                 let mut bytes = Vec::new();
-                match eval(list, &self.slots, world.functions()) {
-                    Ok(v) => v.write(&mut bytes),
+                match eval_into(list, &self.slots, world.functions(), &mut bytes) {
+                    Ok(()) => {}
                     Err(error) => {
                         let known = undefined(list, &self.slots);
                         [pos, item].iter().for_each(|col| self.undefine(col));
@@ -277,7 +277,7 @@ impl Machine {
     ) -> bool {
         self.scratch.clear();
         let mut out = std::mem::take(&mut self.scratch);
-        let outcome = eval(expr, &self.slots, world.functions()).map(|v| v.write(&mut out));
+        let outcome = eval_into(expr, &self.slots, world.functions(), &mut out);
         let holds = match outcome {
             Err(error) => {
                 if !check {

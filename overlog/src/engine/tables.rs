@@ -143,17 +143,38 @@ pub fn arrange_pairs<'scope, T: Timestamp + Lattice, R: Semigroup + Ord + 'stati
 /// Splits a row into the key and value of a column order.
 pub fn permute(row: &Row, order: &[usize], key_columns: usize) -> (Row, Row) {
     let bytes = row.as_bytes();
-    if order.iter().enumerate().all(|(i, c)| i == *c) {
-        let mut split = 0;
-        for _ in 0..key_columns {
-            split += packed::skip(bytes.get(split..).unwrap_or_default());
-        }
-        let (key, val) = bytes.split_at(split.min(bytes.len()));
+    if is_own(order) {
+        let (key, val) = bytes.split_at(end_of(bytes, key_columns));
         return (Row::from_bytes(key.to_vec()), Row::from_bytes(val.to_vec()));
     }
     let columns = columns_of(bytes);
     let (head, tail) = order.split_at(key_columns.min(order.len()));
     (gather(&columns, head), gather(&columns, tail))
+}
+
+/// The key of [`permute`] alone.
+pub fn key_of(row: &Row, order: &[usize], key_columns: usize) -> Row {
+    let bytes = row.as_bytes();
+    let key = order.get(..key_columns).unwrap_or(order);
+    if is_own(key) {
+        let (key, _) = bytes.split_at(end_of(bytes, key_columns));
+        return Row::from_bytes(key.to_vec());
+    }
+    gather(&columns_of(bytes), key)
+}
+
+/// Is it the order that the columns have anyway?
+fn is_own(order: &[usize]) -> bool {
+    order.iter().enumerate().all(|(i, c)| i == *c)
+}
+
+/// Where so many columns of a row end.
+fn end_of(bytes: &[u8], columns: usize) -> usize {
+    let mut end = 0;
+    for _ in 0..columns {
+        end += packed::skip(bytes.get(end..).unwrap_or_default());
+    }
+    end.min(bytes.len())
 }
 
 fn gather(columns: &[&[u8]], order: &[usize]) -> Row {
@@ -188,7 +209,7 @@ pub fn columns_of(bytes: &[u8]) -> Vec<&[u8]> {
 /// Puts a row of an arrangement back into the relation's own column order.
 pub fn restore_order(key: &[u8], val: &[u8], order: &[usize]) -> Row {
     let mut out = Vec::with_capacity(key.len() + val.len());
-    if order.iter().enumerate().all(|(i, c)| i == *c) {
+    if is_own(order) {
         out.extend_from_slice(key);
         out.extend_from_slice(val);
         return Row::from_bytes(out);

@@ -4,14 +4,14 @@ use super::{Done, Node, Pending, Schedule, plan};
 use crate::api::{Message, RunError, Time};
 use crate::engine::agg::{Acc, Arguments};
 use crate::engine::changes::{Changes, Set};
-use crate::engine::eval::{Slots, eval};
+use crate::engine::eval::{Slots, eval_into};
 use crate::engine::events::RowBuf;
 use crate::engine::index::Scan;
 use crate::engine::machine::{Machine, Stop};
 use crate::engine::plan::{Body, Driven, EventRule, Guard};
 use crate::engine::state::{Delta, State};
 use crate::engine::tables::{check_column, columns_of};
-use crate::ir::{Action, Expr, HeadArg, Program, RelId, Rule, RuleId};
+use crate::ir::{Action, HeadArg, Program, RelId, Rule, RuleId};
 use crate::packed::{self, Row};
 use crate::value::Value;
 use hashbrown::HashMap;
@@ -307,7 +307,7 @@ impl Node {
                 let keys = relation.keys.len();
                 let order = &self.state.primary(rel).order;
                 for key in found.keys.drain(..) {
-                    let key = in_order(&key, &relation.keys, order);
+                    let key = in_order(key, &relation.keys, order);
                     done.changes.delete_key(rel, key);
                 }
                 for row in found.rows.iter() {
@@ -323,7 +323,7 @@ impl Node {
                 let order = &self.state.primary(rel).order;
                 for (key, sets) in found.sets.drain(..) {
                     done.changes
-                        .update(rel, in_order(&key, &relation.keys, order), sets);
+                        .update(rel, in_order(key, &relation.keys, order), sets);
                 }
             }
             Action::Next if Some(rel) == self.schedule.violation_event => {
@@ -548,9 +548,8 @@ fn delete(
     for (column, arg) in rule.head.args.iter().enumerate() {
         let HeadArg::Expr(e) = arg else { continue };
         let mut value = Vec::new();
-        match eval(e, m.slots(), &program.functions) {
-            Ok(v) => v.write(&mut value),
-            Err(error) => return Ok(Err(error.0)),
+        if let Err(error) = eval_into(e, m.slots(), &program.functions, &mut value) {
+            return Ok(Err(error.0));
         }
         if let Err(message) = check_type(program, rule, column, &value) {
             return Ok(Err(message));
@@ -574,9 +573,7 @@ fn key(program: &Program, rule: &Rule, m: &Machine, found: &mut Found) -> Result
     for column in &program.relation(rule.head.rel).keys {
         if let Some(HeadArg::Expr(e)) = rule.head.args.get(*column) {
             let start = bytes.len();
-            eval(e, m.slots(), &program.functions)
-                .map_err(|e| e.0)?
-                .write(&mut bytes);
+            eval_into(e, m.slots(), &program.functions, &mut bytes).map_err(|e| e.0)?;
             check_type(
                 program,
                 rule,
@@ -610,14 +607,7 @@ fn head(
                 if let HeadArg::Expr(e) | HeadArg::Add(e) = arg {
                     let out = found.rows.writer();
                     let start = out.len();
-                    match e {
-                        Expr::Var(var) if !m.slots().slot(var.0 as usize).is_empty() => {
-                            out.extend_from_slice(m.slots().slot(var.0 as usize));
-                        }
-                        _ => eval(e, m.slots(), &program.functions)
-                            .map_err(|e| e.0)?
-                            .write(out),
-                    }
+                    eval_into(e, m.slots(), &program.functions, out).map_err(|e| e.0)?;
                     if plan.unchecked.get(column) != Some(&true) {
                         check_type(program, rule, column, out.get(start..).unwrap_or_default())?;
                     }
@@ -645,9 +635,7 @@ fn update(
             HeadArg::Any | HeadArg::Agg(_) => continue,
         };
         let mut value = Vec::new();
-        eval(e, m.slots(), &program.functions)
-            .map_err(|e| e.0)?
-            .write(&mut value);
+        eval_into(e, m.slots(), &program.functions, &mut value).map_err(|e| e.0)?;
         check_type(program, rule, column, &value)?;
         if relation.keys.contains(&column) {
             if let Some(c) = columns.get_mut(column) {
@@ -666,7 +654,10 @@ fn update(
 }
 
 /// Key columns given in ascending order, in the primary arrangement's.
-fn in_order(key: &Row, keys: &[usize], order: &[usize]) -> Row {
+fn in_order(key: Row, keys: &[usize], order: &[usize]) -> Row {
+    if keys.iter().eq(order.iter().take(keys.len())) {
+        return key;
+    }
     let columns = columns_of(key.as_bytes());
     let place = |c: &usize| {
         keys.iter()
@@ -704,9 +695,7 @@ fn group(program: &Program, rule: &Rule, m: &Machine, found: &mut Found) -> Resu
     key.clear();
     for arg in &rule.head.args {
         if let HeadArg::Expr(e) | HeadArg::Add(e) = arg {
-            eval(e, m.slots(), &program.functions)
-                .map_err(|e| e.0)?
-                .write(key);
+            eval_into(e, m.slots(), &program.functions, key).map_err(|e| e.0)?;
         }
     }
     let aggs = || {
