@@ -289,6 +289,37 @@ fn an_address_in_use_is_said() {
 }
 
 #[test]
+fn commands_of_one_write_are_one_batch() {
+    let world = World::new(1);
+    world.run(async {
+        let server = start(&world).await;
+        let mut raw = Raw::client(&world.node("client"), server.addr(), None).await;
+        let slot = || server.metrics().applied_slot.load(Ordering::Relaxed);
+        let before = slot();
+        let mut bytes = Vec::new();
+        for seq in 1..=100 {
+            let message = ToNameNode::Command {
+                seq,
+                ack: 0,
+                caller: Caller::default(),
+                op: create(&format!("f{seq}")),
+            };
+            bytes.extend(encode_message(&message, 0).unwrap());
+        }
+        raw.stream.write_all(&bytes).await.unwrap();
+        for seq in 1..=100 {
+            let answer = raw.receive().await;
+            let Some(FromNameNode::Answered { seq: of, result }) = answer else {
+                panic!("{answer:?}")
+            };
+            assert_eq!((of, result.is_ok()), (seq, true));
+        }
+        assert_eq!(slot(), before + 1);
+        server.abort().await.unwrap();
+    });
+}
+
+#[test]
 fn a_client_that_sends_many_commands_at_once_gets_all_answers_in_order() {
     let world = World::new(1);
     world.run(async {

@@ -753,3 +753,28 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn the_writer_ends_when_nobody_has_the_log_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let io = Io::real();
+    let held = Arc::new(());
+    let by_writer = held.clone();
+    let store = Folder::open(&io, folder.path(), options())
+        .await
+        .unwrap()
+        .start(Arc::default(), Arc::new(move |_| drop(by_writer.clone())))
+        .await
+        .unwrap();
+    append(&store, 3, 10).await;
+    store.log.wait_durable(3).await.unwrap();
+    assert_eq!(Arc::strong_count(&held), 2);
+    drop(store);
+    for _ in 0..2_000 {
+        if Arc::strong_count(&held) == 1 {
+            return;
+        }
+        io.sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the writer lives on");
+}
