@@ -119,24 +119,33 @@ impl State {
         }
     }
 
+    #[expect(clippy::expect_used, reason = "it has just been put there")]
     fn node(&mut self, name: &str) -> &mut NodeState {
-        let seed = self.seed;
-        self.nodes.entry(name.into()).or_insert_with(|| {
-            let of_name = u64::from(crc32c::crc32c(name.as_bytes()));
-            let stream = |n: u64| StdRng::seed_from_u64(seed ^ (of_name << 8 | n).rotate_left(20));
-            NodeState {
-                life: 1,
-                random: stream(1),
-                chance: stream(2),
-                disk: Disk::new(CAPACITY),
-                clock: Clock::default(),
-                next_port: 40_000,
-                fail_next_sync: false,
-                sync_delay_ms: SYNC_DELAY_MS,
-                paused: false,
-                sleepers: Vec::new(),
-            }
-        })
+        // Every event asks for its node: no name is copied for that.
+        if !self.nodes.contains_key(name) {
+            let new = NodeState::new(self.seed, name);
+            self.nodes.insert(name.into(), new);
+        }
+        self.nodes.get_mut(name).expect("the node")
+    }
+}
+
+impl NodeState {
+    fn new(seed: u64, name: &str) -> NodeState {
+        let of_name = u64::from(crc32c::crc32c(name.as_bytes()));
+        let stream = |n: u64| StdRng::seed_from_u64(seed ^ (of_name << 8 | n).rotate_left(20));
+        NodeState {
+            life: 1,
+            random: stream(1),
+            chance: stream(2),
+            disk: Disk::new(CAPACITY),
+            clock: Clock::default(),
+            next_port: 40_000,
+            fail_next_sync: false,
+            sync_delay_ms: SYNC_DELAY_MS,
+            paused: false,
+            sleepers: Vec::new(),
+        }
     }
 }
 

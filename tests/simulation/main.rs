@@ -12,3 +12,7 @@ mod smoke;
 mod space;
 mod trace;
 mod user;
+
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -774,7 +774,7 @@ async fn the_writer_ends_when_nobody_has_the_log_any_more() {
         if Arc::strong_count(&held) == 1 {
             return;
         }
-        io.sleep(Duration::from_millis(5)).await;
+        io.sleep(std::time::Duration::from_millis(5)).await;
     }
     panic!("the writer lives on");
 }
