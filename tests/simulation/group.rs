@@ -331,7 +331,10 @@ impl Group {
         }
         // What was to happen later has happened.
         self.io.sleep(Duration::from_secs(2)).await;
-        for at in 0..self.count() {
+        // One without a disk asks the others who they are: they come first.
+        let mut all: Vec<usize> = (0..self.count()).collect();
+        all.sort_by_key(|at| self.lost.get() == Some(*at));
+        for at in all {
             if self.has_ended(at).await {
                 self.crash(at, Unsynced::Random);
                 self.start_one(at).await?;
