@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -370,6 +370,16 @@ impl World {
         let mut state = self.0.lock();
         state.note(name, format_args!("has a new disk"));
         state.node(name).disk = Disk::new(CAPACITY);
+    }
+
+    /// The files of a node, with what programs find in them.
+    pub fn seen(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        self.0.lock().node(name).disk.seen()
+    }
+
+    /// The files of a node that [`Unsynced::Lost`] would leave, with what it would leave of them.
+    pub fn stored(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        self.0.lock().node(name).disk.stored()
     }
 
     /// Flips bits of one byte of a file, as a rotting disk does.

@@ -85,7 +85,7 @@ pub enum StoreError {
     },
     /// A file that must be there is not.
     #[error(
-        "log of {folder} is incomplete: {why}; nothing was changed; restore the missing file from a copy"
+        "log of {folder} is incomplete: {why}; nothing was changed; if there are other NameNodes, let a new one take its place (boomfs namenode replace); if not, restore the missing file from a copy"
     )]
     Missing {
         /// The folder.
@@ -127,9 +127,9 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn corrupt(file: &Path, offset: u64, why: impl Into<String>) -> StoreError {
         let hint = if file.extension().is_some_and(|e| e == "ckpt") {
-            "restore the file from a copy, or move it away to start from the checkpoint before it and the log"
+            "move it away to start from the checkpoint before it and the log"
         } else {
-            "restore the file from a copy"
+            "if there are other NameNodes, let a new one take its place (boomfs namenode replace); if not, restore the file from a copy"
         };
         StoreError::Corrupt {
             file: file.display().to_string(),

@@ -225,6 +225,29 @@ fn nothing_is_lost_whatever_goes_wrong() -> Result<()> {
     }
 }
 
+/// What rots is chosen by what is there at the time, so that it might come to nothing in every run.
+#[test]
+fn disks_rot_and_are_refused() -> Result<()> {
+    let mut missing = vec![
+        "rot /namenode/log",
+        "rot /namenode/checkpoints",
+        "rot /namenode/local",
+        "rot /datanode/blocks",
+        " refuses: ",
+    ];
+    for seed in 1..=200 {
+        let run = Run::new(seed, None);
+        run.done()?;
+        let trace = run.world.trace();
+        missing.retain(|line| !trace.contains(line));
+        if missing.is_empty() {
+            println!("after {seed} seeds");
+            return Ok(());
+        }
+    }
+    bail!("in no run: {missing:?}")
+}
+
 #[test]
 fn one_seed_of_trouble_is_one_run() -> Result<()> {
     let traced = || -> Result<String> {

@@ -13,6 +13,9 @@ pub enum Fault {
     Crash(usize, Unsynced, u64),
     /// A NameNode loses its disk, and takes its own place with a new one.
     LoseDisk(usize),
+    /// Bits flip on a disk; the number says which. A NameNode's, in anything that it has stored, and as often as not it is
+    /// started again at once; a DataNode's, in some replicas of closed files that another DataNode has too.
+    Rot(usize, u64),
     /// What the first sends does not reach the second.
     Cut(usize, usize),
     /// Two do not reach one another.
@@ -118,13 +121,26 @@ pub fn plan(io: &Io, namenodes: usize, datanodes: usize, span_ms: u64, drift: u6
         all.push(Planned { at_ms, fault });
         at_ms += 20 + draw.below(2 * pause);
     }
+    let mut losses = Vec::new();
     // One NameNode at most: of three, two have what was acknowledged.
     if draw.below(3) == 0 {
-        let fault = Fault::LoseDisk(draw.node(namenodes));
+        losses.push(Fault::LoseDisk(draw.node(namenodes)));
+    } else if draw.below(3) == 0 {
+        losses.push(Fault::Rot(draw.node(namenodes), io.random_u64()));
+    }
+    for fault in losses {
         let at_ms = draw.below(span_ms);
         all.push(Planned { at_ms, fault });
-        all.sort_by_key(|planned| planned.at_ms);
     }
+    // Late, when there are files that rot.
+    for _ in 0..draw.below(3) {
+        if datanodes > 0 {
+            let fault = Fault::Rot(namenodes + draw.node(datanodes), io.random_u64());
+            let at_ms = span_ms - draw.below(span_ms / 4);
+            all.push(Planned { at_ms, fault });
+        }
+    }
+    all.sort_by_key(|planned| planned.at_ms);
     all
 }
 

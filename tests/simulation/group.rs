@@ -1,5 +1,8 @@
 //! NameNodes and DataNodes in a world in which things go wrong.
 
+#[path = "rot.rs"]
+mod rot;
+
 use crate::faults::Fault;
 use anyhow::{Context, Result, bail};
 use boomfs_client::{Caller, Client, Config, NodeId};
@@ -33,6 +36,8 @@ pub struct Group {
     namenodes: usize,
     /// The NameNode that lost its disk.
     lost: Rc<Cell<Option<usize>>>,
+    /// What rotted.
+    rotten: Rc<RefCell<rot::Rotten>>,
     /// Whoever loses its disk comes back under its old identity, which is a mistake.
     pub made_again: bool,
     /// How a leader knows that it leads.
@@ -65,6 +70,7 @@ impl Group {
             io: world.node("fate"),
             namenodes,
             lost: Rc::default(),
+            rotten: Rc::default(),
             made_again: false,
             reads,
             nodes: Rc::new(RefCell::new(nodes)),
@@ -111,6 +117,20 @@ impl Group {
             None => running,
         };
         drop(before);
+    }
+
+    /// Starts a node again. One that refuses what is on its disk after that has rotted is given another.
+    async fn start_again(&self, at: usize) -> Result<()> {
+        match self.start_one(at).await {
+            Err(why) if self.is_rotten(at) => {
+                self.world
+                    .note(&format!("{} refuses: {why:#}", self.host(at)));
+                self.is_replaced();
+                self.lose_disk(at).await;
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     async fn start_one(&self, at: usize) -> Result<()> {
@@ -251,7 +271,7 @@ impl Group {
                 self.later(down_ms, async move |group| {
                     // A start in the midst of trouble may fail: the calm starts it again.
                     if !group.runs(at)
-                        && let Err(why) = group.start_one(at).await
+                        && let Err(why) = group.start_again(at).await
                     {
                         group
                             .world
@@ -261,6 +281,12 @@ impl Group {
             }
             Fault::Crash(..) => {}
             Fault::LoseDisk(at) => self.later(0, async move |group| group.lose_disk(at).await),
+            Fault::Rot(at, which) if at < self.namenodes => {
+                self.later(0, async move |group| group.rot_namenode(at, which).await);
+            }
+            Fault::Rot(at, which) => {
+                self.later(0, async move |group| group.rot_replicas(at, which).await);
+            }
             Fault::Cut(a, b) => world.cut(&self.host(a), &self.host(b), true),
             Fault::Part(a, b) => world.partition(&self.host(a), &self.host(b), true),
             Fault::Alone(at) => self.alone(&self.host(at)),
@@ -333,11 +359,11 @@ impl Group {
         self.io.sleep(Duration::from_secs(2)).await;
         // One without a disk asks the others who they are: they come first.
         let mut all: Vec<usize> = (0..self.count()).collect();
-        all.sort_by_key(|at| self.lost.get() == Some(*at));
+        all.sort_by_key(|at| self.lost.get() == Some(*at) || self.is_rotten(*at));
         for at in all {
             if self.has_ended(at).await {
                 self.crash(at, Unsynced::Random);
-                self.start_one(at).await?;
+                self.start_again(at).await?;
             }
         }
         match self.lost.get() {

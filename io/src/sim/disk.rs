@@ -65,6 +65,21 @@ impl Image {
         self.len = len;
         changed
     }
+
+    /// All of it; holes are zeros.
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len as usize];
+        for (at, page) in &self.pages {
+            let rest = bytes.get_mut(*at as usize * PAGE..).unwrap_or_default();
+            for (to, from) in rest
+                .iter_mut()
+                .zip(page.iter().flat_map(|page| page.iter()))
+            {
+                *to = *from;
+            }
+        }
+        bytes
+    }
 }
 
 /// Number of pages that `len` bytes touch.
@@ -590,6 +605,24 @@ impl Disk {
             }
         }
         Ok(())
+    }
+
+    /// Every file on disk, with what of it is there.
+    pub(crate) fn stored(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let files = self.synced_names.iter();
+        let files = files.filter_map(|(path, ino)| Some((path, &self.inodes.get(ino)?.synced)));
+        files
+            .map(|(path, image)| (path.clone(), image.bytes()))
+            .collect()
+    }
+
+    /// Every file, with what is in it for programs.
+    pub(crate) fn seen(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let files = self.names.iter();
+        let files = files.filter_map(|(path, ino)| Some((path, &self.inodes.get(ino)?.now)));
+        files
+            .map(|(path, image)| (path.clone(), image.bytes()))
+            .collect()
     }
 
     /// Cuts the power: nobody has anything open or locked afterwards.

@@ -353,7 +353,7 @@ fn a_rotten_record_names_the_file_and_the_place_and_nothing_changes() {
         assert!(*offset > 0 && *offset <= 100);
         assert!(
             e.to_string()
-                .contains("nothing was changed; restore the file from a copy"),
+                .contains("nothing was changed; if there are other NameNodes"),
             "{e}"
         );
         assert_eq!(files(&io).await, before);
