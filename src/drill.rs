@@ -6,6 +6,7 @@ use boomfs_drill::cluster::Plan;
 use boomfs_drill::drill::{self, Settings};
 use boomfs_drill::given::Given;
 use boomfs_drill::scenario::Scenario;
+use boomfs_drill::schedule::Course;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ pub struct Args {
     /// How often it goes wrong
     #[arg(long, value_name = "N", default_value_t = 20)]
     rounds: u32,
+    /// Faults at the times that a file names, whatever state the cluster is in: lines of seconds and a scenario
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["scenario", "rounds", "interval"])]
+    schedule: Option<PathBuf>,
     /// Harm a cluster that runs already: a file that names its NameNodes and what ends, starts and cuts them
     #[arg(long, value_name = "FILE", conflicts_with_all = ["namenodes", "datanodes", "namespaces", "disks"])]
     cluster: Option<PathBuf>,
@@ -66,10 +70,7 @@ pub struct Args {
 }
 
 fn scenario(name: &str) -> Result<Scenario, String> {
-    Scenario::of(name).ok_or_else(|| {
-        let all: Vec<&str> = Scenario::ALL.iter().map(|s| s.name()).collect();
-        format!("the scenarios are {}", all.join(", "))
-    })
+    Scenario::of(name).ok_or_else(Scenario::names)
 }
 
 /// Runs it.
@@ -84,6 +85,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             .iter()
             .try_for_each(|s| output::line(&format!("{:widest$}  {}", s.name(), s.about())));
     }
+    let course = match &args.schedule {
+        Some(path) => Course::read(path)?,
+        None => Course::Rounds {
+            scenario: args.scenario,
+            rounds: args.rounds,
+            interval: args.interval,
+        },
+    };
     let (folder, temporary) = match &args.data {
         Some(folder) => (folder.clone(), false),
         None => {
@@ -101,7 +110,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             folder.display()
         );
     }
-    let outcome = drill(&args, folder.clone()).await;
+    let outcome = drill(&args, folder.clone(), course).await;
     if temporary && outcome.is_ok() {
         std::fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;
@@ -115,23 +124,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     outcome
 }
 
-async fn drill(args: &Args, folder: PathBuf) -> anyhow::Result<()> {
+async fn drill(args: &Args, folder: PathBuf, course: Course) -> anyhow::Result<()> {
+    let scenarios = course.scenarios();
     let settings = Settings {
         plan: Plan {
             binary: std::env::current_exe().context("cannot find this program")?,
             folder,
             namenodes: usize::from(args.namenodes),
             datanodes: usize::from(args.datanodes),
-            namespaces: args.namespaces || args.scenario.needs_namespaces(),
+            namespaces: args.namespaces || scenarios.iter().any(|s| s.needs_namespaces()),
             reads: args.reads.name(),
-            disks: (args.disks || args.scenario.needs_disks()).then_some(args.files),
+            disks: (args.disks || scenarios.iter().any(|s| s.needs_disks())).then_some(args.files),
         },
         given: args.cluster.as_deref().map(Given::read).transpose()?,
-        scenario: args.scenario,
-        rounds: args.rounds,
+        course,
         clients: args.clients,
         pause: args.pause,
-        interval: args.interval,
         mount: args.mount,
         files: args.files,
     };

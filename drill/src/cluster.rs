@@ -205,9 +205,15 @@ impl Cluster {
     /// # Errors
     /// It does not run.
     pub fn pause_namenode(&self, at: usize, pause: bool) -> Result<()> {
-        let part = self.namenodes.get(at).context("no such NameNode")?;
-        let process = part.process.as_ref().context("it does not run")?;
-        process.signal(if pause { Signal::STOP } else { Signal::CONT })
+        self::pause(&self.namenodes, at, pause)
+    }
+
+    /// The same with a DataNode.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pause_datanode(&self, at: usize, pause: bool) -> Result<()> {
+        self::pause(&self.datanodes, at, pause)
     }
 
     /// Cuts a NameNode off from everybody, or joins it again.
@@ -349,6 +355,12 @@ impl Cluster {
             Ok(process)
         })
     }
+}
+
+fn pause(parts: &[Part], at: usize, pause: bool) -> Result<()> {
+    let part = parts.get(at).context("no such part")?;
+    let process = part.process.as_ref().context("it does not run")?;
+    process.signal(if pause { Signal::STOP } else { Signal::CONT })
 }
 
 fn kill(parts: &mut [Part], at: usize) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::model::{Answer, Directory, Op};
 use crate::mounted::Mount;
 use crate::report::{Fault, Loss, Report};
 use crate::scenario::Scenario;
+use crate::schedule::{Course, Due};
 use crate::target::{Deed, Target};
 use crate::workload::{Habit, InDirectory, Shared, list_all, work};
 use anyhow::{Context, Result, bail, ensure};
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 /// How long the cluster may take until it is whole again after a fault.
 const CALM: Duration = Duration::from_secs(60);
-/// How long a NameNode stays paused, or cut off.
+/// How long a part stays paused, or cut off, and a DataNode dead.
 const PAUSED: Duration = Duration::from_secs(2);
 /// Pause between two looks at the cluster.
 const LOOK: Duration = Duration::from_millis(50);
@@ -40,16 +41,12 @@ pub struct Settings {
     pub plan: Plan,
     /// A cluster that runs already: none is started.
     pub given: Option<Given>,
-    /// What goes wrong.
-    pub scenario: Scenario,
-    /// How often.
-    pub rounds: u32,
+    /// What goes wrong, and when.
+    pub course: Course,
     /// Clients that work; one more only reads.
     pub clients: u64,
     /// Pause between two operations of one client.
     pub pause: Duration,
-    /// The longest time between two faults; the shortest is a tenth of it.
-    pub interval: Duration,
     /// One more client works through a mount.
     pub mount: bool,
     /// Files that are there before anything goes wrong.
@@ -62,7 +59,9 @@ pub struct Settings {
 /// The cluster does not start, or does not recover; that something was lost is no error but in the report.
 pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Report> {
     let target = start(settings).await?;
-    target.can(settings.scenario)?;
+    for scenario in settings.course.scenarios() {
+        target.can(scenario)?;
+    }
     let io = Io::real();
     let addrs = target.addrs();
     let live = data_nodes(&io, &addrs, &target).await?;
@@ -93,7 +92,7 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
         faults: Vec::new(),
         done_ns: 0,
     };
-    let troubled = chaos.rounds(settings, &mut tell).await;
+    let troubled = chaos.go(&settings.course, &mut tell).await;
     if troubled.is_err() {
         for why in chaos.target.mend() {
             tell(&format!("not mended: {why:#}"));
@@ -248,28 +247,52 @@ struct Chaos {
 }
 
 impl Chaos {
-    async fn rounds(&mut self, settings: &Settings, tell: &mut impl FnMut(&str)) -> Result<()> {
-        for round in 1..=settings.rounds {
-            self.calm().await?;
-            let span = u64::try_from(settings.interval.as_millis()).unwrap_or(u64::MAX);
-            let wait = span / 10 + self.draw(span - span / 10);
-            self.shared.io.sleep(Duration::from_millis(wait)).await;
-            let scenario = self.pick(settings.scenario);
-            let from_ns = self.shared.now();
-            self.done_ns = from_ns;
-            let what = self.harm(scenario).await?;
-            tell(&format!("{round}/{}: {what}", settings.rounds));
-            self.faults.push(Fault {
+    async fn go(&mut self, course: &Course, tell: &mut impl FnMut(&str)) -> Result<()> {
+        self.calm().await?;
+        match course {
+            Course::Rounds {
                 scenario,
-                what,
-                from_ns,
-                done_ns: self.done_ns,
-                to_ns: self.shared.now(),
-            });
+                rounds,
+                interval,
+            } => {
+                let span = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+                for round in 1..=*rounds {
+                    self.calm().await?;
+                    let wait = span / 10 + self.draw(span - span / 10);
+                    self.shared.io.sleep(Duration::from_millis(wait)).await;
+                    let what = self.fault(*scenario).await?;
+                    tell(&format!("{round}/{rounds}: {what}"));
+                }
+            }
+            Course::Schedule(all) => {
+                let began = self.shared.now();
+                for Due { at, scenario } in all {
+                    let passed = Duration::from_nanos(self.shared.now().saturating_sub(began));
+                    self.shared.io.sleep(at.saturating_sub(passed)).await;
+                    let what = self.fault(*scenario).await?;
+                    tell(&format!("{} s: {what}", at.as_secs_f64()));
+                }
+            }
         }
         self.calm().await?;
         self.shared.io.sleep(Duration::from_millis(500)).await;
         Ok(())
+    }
+
+    /// One fault, until it is mended; tells what it was.
+    async fn fault(&mut self, scenario: Scenario) -> Result<String> {
+        let scenario = self.pick(scenario);
+        let from_ns = self.shared.now();
+        self.done_ns = from_ns;
+        let what = self.harm(scenario).await?;
+        self.faults.push(Fault {
+            scenario,
+            what: what.clone(),
+            from_ns,
+            done_ns: self.done_ns,
+            to_ns: self.shared.now(),
+        });
+        Ok(what)
     }
 
     fn draw(&self, below: u64) -> u64 {
@@ -328,14 +351,15 @@ impl Chaos {
     }
 
     async fn leader(&self) -> Result<usize> {
-        let io = &self.shared.io;
-        for _ in 0..100 {
+        let started = self.shared.now();
+        loop {
             if let Some(leader) = self.target.leader().await {
                 return Ok(leader);
             }
-            io.sleep(LOOK).await;
+            let since = Duration::from_nanos(self.shared.now().saturating_sub(started));
+            ensure!(since < CALM, "no NameNode leads after {CALM:?}");
+            self.shared.io.sleep(LOOK).await;
         }
-        bail!("no NameNode leads")
     }
 
     /// One that does not lead.
@@ -352,6 +376,16 @@ impl Chaos {
         self.done_ns = self.shared.now();
         self.shared.io.sleep(PAUSED).await;
         self.target.namenode(at, mend)
+    }
+
+    /// The same to any DataNode, which is told.
+    async fn datanode_for_a_while(&mut self, harm: Deed, mend: Deed) -> Result<usize> {
+        let count = self.target.datanodes() as u64;
+        let at = usize::try_from(self.draw(count)).unwrap_or(0);
+        self.target.datanode(at, harm)?;
+        self.shared.io.sleep(PAUSED).await;
+        self.target.datanode(at, mend)?;
+        Ok(at + 1)
     }
 
     /// Its disk is full until another one leads.
@@ -382,6 +416,8 @@ impl Chaos {
 
     /// One that leads or not, and whose place another takes.
     async fn lose_namenode(&mut self) -> Result<String> {
+        // The others must have what it has.
+        self.calm().await?;
         let count = self.target.namenodes();
         let at = usize::try_from(self.draw(count as u64)).unwrap_or(0);
         let lost = self.target.identity(at).await;
@@ -433,6 +469,13 @@ impl Chaos {
                 self.for_a_while(leader, Deed::Cut, Deed::Join).await?;
                 format!("cut NameNode {} off for {PAUSED:?}", leader + 1)
             }
+            Scenario::PauseFollower => {
+                let follower = self.follower().await?;
+                self.for_a_while(follower, Deed::Pause, Deed::Resume)
+                    .await?;
+                let number = follower + 1;
+                format!("paused NameNode {number}, which did not lead, for {PAUSED:?}")
+            }
             Scenario::CutFollower => {
                 let follower = self.follower().await?;
                 self.for_a_while(follower, Deed::Cut, Deed::Join).await?;
@@ -462,12 +505,12 @@ impl Chaos {
             }
             Scenario::LoseNamenode => self.lose_namenode().await?,
             Scenario::KillDatanode => {
-                let count = self.target.datanodes() as u64;
-                let at = usize::try_from(self.draw(count)).unwrap_or(0);
-                self.target.datanode(at, Deed::Kill)?;
-                self.shared.io.sleep(Duration::from_secs(2)).await;
-                self.target.datanode(at, Deed::Start)?;
-                format!("killed DataNode {}", at + 1)
+                let number = self.datanode_for_a_while(Deed::Kill, Deed::Start).await?;
+                format!("killed DataNode {number}")
+            }
+            Scenario::PauseDatanode => {
+                let number = self.datanode_for_a_while(Deed::Pause, Deed::Resume).await?;
+                format!("paused DataNode {number} for {PAUSED:?}")
             }
             Scenario::Random | Scenario::Calm => "nothing".to_owned(),
         })

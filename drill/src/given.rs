@@ -46,6 +46,10 @@ pub struct DataNode {
     pub kill: Option<String>,
     /// Starts it again.
     pub start: Option<String>,
+    /// SIGSTOP.
+    pub pause: Option<String>,
+    /// SIGCONT.
+    pub resume: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -94,7 +98,9 @@ impl DataNode {
         match deed {
             Deed::Kill => self.kill.as_deref(),
             Deed::Start => self.start.as_deref(),
-            _ => None,
+            Deed::Pause => self.pause.as_deref(),
+            Deed::Resume => self.resume.as_deref(),
+            Deed::Stop | Deed::Cut | Deed::Join | Deed::Fill | Deed::Free => None,
         }
     }
 }
@@ -283,7 +289,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let given = Given::read(&path).unwrap();
         assert!(given.can(Deed::Pause) && given.can(Deed::Cut) && given.can(Deed::Stop));
-        assert!(given.can_datanodes(Deed::Kill));
+        assert!(given.can_datanodes(Deed::Kill) && given.can_datanodes(Deed::Resume));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod network;
 mod process;
 pub mod report;
 pub mod scenario;
+pub mod schedule;
 pub mod target;
 mod wait;
 pub mod workload;

@@ -65,8 +65,8 @@ impl Spread {
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// What went wrong.
-    pub scenario: Scenario,
+    /// What went wrong: the name of a scenario, or `schedule`.
+    pub scenario: String,
     /// NameNodes, DataNodes and clients.
     pub namenodes: usize,
     /// See `namenodes`.
@@ -135,7 +135,7 @@ impl Report {
         };
         let dots: Vec<Dot> = history.iter().map(dot).collect();
         Report {
-            scenario: settings.scenario,
+            scenario: settings.course.name().to_owned(),
             namenodes,
             datanodes,
             clients: settings.clients,
@@ -166,7 +166,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = format!(
             "{}: {} NameNodes, {} DataNodes, {} clients, {:.1} s\n",
-            self.scenario.name(),
+            self.scenario,
             self.namenodes,
             self.datanodes,
             self.clients,
@@ -222,8 +222,8 @@ impl Report {
             &mut page,
             format_args!(
                 "<h1>Drill: {}</h1><p>{}: {verdict}</p><pre>{}</pre>",
-                self.scenario.name(),
-                escape(self.scenario.about()),
+                escape(&self.scenario),
+                escape(Scenario::of(&self.scenario).map_or(SCHEDULE, Scenario::about)),
                 escape(&self.text())
             ),
         );
@@ -304,6 +304,9 @@ impl Report {
     }
 }
 
+/// What a schedule does.
+const SCHEDULE: &str = "faults at the times that a schedule names";
+
 /// Operations in the picture, about.
 const MOST_DOTS: usize = 40_000;
 
@@ -366,7 +369,7 @@ mod tests {
             [(1_000_000_000, Some(400_000_000))]
         );
         let report = Report {
-            scenario: Scenario::KillLeader,
+            scenario: Scenario::KillLeader.name().to_owned(),
             namenodes: 3,
             datanodes: 0,
             clients: 1,

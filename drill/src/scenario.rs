@@ -20,6 +20,8 @@ pub enum Scenario {
     /// See [`Scenario::about`].
     KillFollower,
     /// See [`Scenario::about`].
+    PauseFollower,
+    /// See [`Scenario::about`].
     CutFollower,
     /// See [`Scenario::about`].
     KillAll,
@@ -27,6 +29,8 @@ pub enum Scenario {
     LoseNamenode,
     /// See [`Scenario::about`].
     KillDatanode,
+    /// See [`Scenario::about`].
+    PauseDatanode,
     /// See [`Scenario::about`].
     Random,
     /// See [`Scenario::about`].
@@ -42,10 +46,12 @@ impl Scenario {
         Scenario::StopLeader,
         Scenario::FillDisk,
         Scenario::KillFollower,
+        Scenario::PauseFollower,
         Scenario::CutFollower,
         Scenario::KillAll,
         Scenario::LoseNamenode,
         Scenario::KillDatanode,
+        Scenario::PauseDatanode,
         Scenario::Random,
         Scenario::Calm,
     ];
@@ -59,10 +65,12 @@ impl Scenario {
             Scenario::StopLeader => "stop-leader",
             Scenario::FillDisk => "fill-disk",
             Scenario::KillFollower => "kill-follower",
+            Scenario::PauseFollower => "pause-follower",
             Scenario::CutFollower => "cut-follower",
             Scenario::KillAll => "kill-all",
             Scenario::LoseNamenode => "lose-namenode",
             Scenario::KillDatanode => "kill-datanode",
+            Scenario::PauseDatanode => "pause-datanode",
             Scenario::Random => "random",
             Scenario::Calm => "calm",
         }
@@ -86,6 +94,9 @@ impl Scenario {
             Scenario::FillDisk => {
                 "the disk of the NameNode that leads has no more room until another one leads (a small disk in memory; needs root)"
             }
+            Scenario::PauseFollower => {
+                "SIGSTOP of a NameNode that does not lead for two seconds, then SIGCONT"
+            }
             Scenario::CutFollower => "another NameNode reaches nobody for two seconds (needs root)",
             Scenario::KillFollower => {
                 "kill -9 of a NameNode that does not lead; it is started again after a second"
@@ -97,6 +108,7 @@ impl Scenario {
             Scenario::KillDatanode => {
                 "kill -9 of a DataNode; it is started again after two seconds"
             }
+            Scenario::PauseDatanode => "SIGSTOP of a DataNode for two seconds, then SIGCONT",
             Scenario::Random => "one of the others each time, by chance",
             Scenario::Calm => "nothing goes wrong: what to compare with",
         }
@@ -105,6 +117,17 @@ impl Scenario {
     /// The scenario of a name.
     pub fn of(name: &str) -> Option<Scenario> {
         Scenario::ALL.iter().copied().find(|s| s.name() == name)
+    }
+
+    /// The names of all, for who gave another.
+    pub fn names() -> String {
+        let all: Vec<&str> = Scenario::ALL.iter().map(|s| s.name()).collect();
+        format!("the scenarios are {}", all.join(", "))
+    }
+
+    /// It is a DataNode that is harmed.
+    pub fn hits_datanode(self) -> bool {
+        matches!(self, Scenario::KillDatanode | Scenario::PauseDatanode)
     }
 
     /// The leader is out of action by it: a failover is measured.
@@ -127,7 +150,9 @@ impl Scenario {
             | Scenario::KillAll
             | Scenario::LoseNamenode
             | Scenario::KillDatanode => &[Deed::Kill, Deed::Start],
-            Scenario::PauseLeader => &[Deed::Pause, Deed::Resume],
+            Scenario::PauseLeader | Scenario::PauseFollower | Scenario::PauseDatanode => {
+                &[Deed::Pause, Deed::Resume]
+            }
             Scenario::CutLeader | Scenario::CutFollower => &[Deed::Cut, Deed::Join],
             Scenario::StopLeader => &[Deed::Stop, Deed::Start],
             Scenario::FillDisk => &[Deed::Fill, Deed::Free],

@@ -107,7 +107,7 @@ impl Target {
                     Deed::Fill => ensure!(cluster.has_disks(), "no disks of their own"),
                     _ => {}
                 },
-                Target::Given(given) if scenario == Scenario::KillDatanode => ensure!(
+                Target::Given(given) if scenario.hits_datanode() => ensure!(
                     given.can_datanodes(*deed),
                     "the cluster file has no DataNodes, or not for all of them a command \"{}\"",
                     deed.name()
@@ -127,14 +127,16 @@ impl Target {
                     "of {namenodes} NameNodes none can be lost: the others would be no majority"
                 );
             }
-            Scenario::KillFollower | Scenario::CutFollower => {
+            Scenario::KillFollower | Scenario::PauseFollower | Scenario::CutFollower => {
                 ensure!(namenodes > 1, "one NameNode has no follower");
             }
             Scenario::FillDisk => ensure!(
                 namenodes > 1,
                 "one NameNode whose disk is full can hand over to nobody"
             ),
-            Scenario::KillDatanode => ensure!(self.datanodes() > 0, "there is no DataNode"),
+            Scenario::KillDatanode | Scenario::PauseDatanode => {
+                ensure!(self.datanodes() > 0, "there is no DataNode");
+            }
             Scenario::Random => ensure!(
                 !self.possible().is_empty(),
                 "nothing can be done to this cluster: its file has no pair of commands for any scenario"
@@ -149,7 +151,7 @@ impl Target {
         let possible = |s: &Scenario| match s {
             Scenario::Random | Scenario::Calm => false,
             // Without any DataNode nothing can be read or written.
-            Scenario::KillDatanode if self.datanodes() == 1 => false,
+            _ if s.hits_datanode() && self.datanodes() == 1 => false,
             _ => self.can(*s).is_ok(),
         };
         Scenario::ALL.iter().copied().filter(possible).collect()
@@ -210,15 +212,22 @@ impl Target {
         }
     }
 
-    /// Does it to a DataNode, counted from 0: it is killed or started.
+    /// Does it to a DataNode, counted from 0: it is killed or started, paused or resumed.
     ///
     /// # Errors
     /// It cannot be done.
     pub fn datanode(&mut self, at: usize, deed: Deed) -> Result<()> {
-        match self {
-            Target::Own(cluster) if deed == Deed::Kill => cluster.kill_datanode(at),
-            Target::Own(cluster) => cluster.start_datanode(at),
-            Target::Given(given) => given.datanode(at, deed),
+        let cluster = match self {
+            Target::Own(cluster) => cluster,
+            Target::Given(given) => return given.datanode(at, deed),
+        };
+        match deed {
+            Deed::Kill => cluster.kill_datanode(at),
+            Deed::Start => cluster.start_datanode(at),
+            Deed::Pause | Deed::Resume => cluster.pause_datanode(at, deed == Deed::Pause),
+            Deed::Stop | Deed::Cut | Deed::Join | Deed::Fill | Deed::Free => {
+                bail!("{} is for NameNodes", deed.name())
+            }
         }
     }
 

@@ -5,7 +5,9 @@ use anyhow::{Context, Result, ensure};
 use boomfs_client::{At, Caller, Client, Config, Ino};
 use boomfs_drill::cluster::{Cluster, Plan};
 use boomfs_drill::drill::{Settings, run};
+use boomfs_drill::report::Report;
 use boomfs_drill::scenario::Scenario;
+use boomfs_drill::schedule::Course;
 use boomfs_io::Io;
 use boomfs_tests::{Fuse, Lab, Process, Tree, differences, fuse};
 use std::path::PathBuf;
@@ -42,11 +44,13 @@ fn drill(scenario: Scenario, namenodes: usize, rounds: u32) -> Result<()> {
             ..plan(&lab, namenodes, 3)
         },
         given: None,
-        scenario,
-        rounds,
+        course: Course::Rounds {
+            scenario,
+            rounds,
+            interval: Duration::from_millis(500),
+        },
         clients: 3,
         pause: Duration::from_millis(10),
-        interval: Duration::from_millis(500),
         mount: scenario == Scenario::Random && fuse()? != Fuse::Skip,
         files: match scenario {
             Scenario::LoseNamenode => 2_500,
@@ -90,6 +94,48 @@ fn a_leader_whose_disk_is_full_makes_way() -> Result<()> {
         return Ok(());
     }
     drill(Scenario::FillDisk, 3, 1)
+}
+
+/// Faults at certain times, one of them before the cluster is whole again after the one above it.
+#[test]
+fn a_schedule_says_when_what_goes_wrong() -> Result<()> {
+    let lab = lab()?;
+    let file = lab.path("schedule");
+    let text =
+        "0.2 kill-leader # one\n0.3 kill-leader\n0.4 pause-datanode\n1 pause-follower\n1 calm\n";
+    std::fs::write(&file, text)?;
+    let (file, data) = (
+        file.display().to_string(),
+        lab.path("data").display().to_string(),
+    );
+    let args = ["drill", "--schedule", &file, "--data", &data, "--json", "-"];
+    let ran = lab.boomfs(&args)?;
+    ensure!(ran.code == Some(0), "{ran:?}");
+    let report: Report = serde_json::from_str(&ran.stdout)?;
+    ensure!(report.is_clean() && report.scenario == "schedule");
+    let faults: Vec<Scenario> = report.faults.iter().map(|fault| fault.scenario).collect();
+    ensure!(
+        faults
+            == [
+                Scenario::KillLeader,
+                Scenario::KillLeader,
+                Scenario::PauseDatanode,
+                Scenario::PauseFollower,
+                Scenario::Calm
+            ],
+        "{faults:?}"
+    );
+    ensure!(
+        report.faults.is_sorted_by_key(|fault| fault.from_ns) && report.failover.count == 2,
+        "{report:?}"
+    );
+    std::fs::write(lab.path("schedule"), "1 kill")?;
+    let ran = lab.boomfs(&["drill", "--schedule", &file])?;
+    ensure!(
+        ran.code == Some(1) && ran.stderr.contains("line 1, \"1 kill\": the scenarios are"),
+        "{ran:?}"
+    );
+    Ok(())
 }
 
 /// A cluster that a file names, and commands that stop its processes for a while.
