@@ -322,6 +322,20 @@ impl Group {
         }
     }
 
+    /// Nodes that do not run, or no longer.
+    async fn ended(&self) -> Result<Vec<usize>> {
+        let asked = (0..self.count()).map(|at| {
+            let group = self.clone();
+            let ended = async move { group.has_ended(at).await.then_some(at) };
+            tokio::task::spawn_local(ended)
+        });
+        let mut ended = Vec::new();
+        for one in asked.collect::<Vec<_>>() {
+            ended.extend(one.await?);
+        }
+        Ok(ended)
+    }
+
     async fn has_ended(&self, at: usize) -> bool {
         let running = match self.nodes.borrow_mut().get_mut(at) {
             Some(place) => place.take(),
@@ -357,14 +371,12 @@ impl Group {
         }
         // What was to happen later has happened.
         self.io.sleep(Duration::from_secs(2)).await;
+        let mut ended = self.ended().await?;
         // One without a disk asks the others who they are: they come first.
-        let mut all: Vec<usize> = (0..self.count()).collect();
-        all.sort_by_key(|at| self.lost.get() == Some(*at) || self.is_rotten(*at));
-        for at in all {
-            if self.has_ended(at).await {
-                self.crash(at, Unsynced::Random);
-                self.start_again(at).await?;
-            }
+        ended.sort_by_key(|at| self.lost.get() == Some(*at) || self.is_rotten(*at));
+        for at in ended {
+            self.crash(at, Unsynced::Random);
+            self.start_again(at).await?;
         }
         match self.lost.get() {
             Some(at) => self.admit(at).await,
