@@ -1,5 +1,6 @@
 //! `boomfs drill`: starts a cluster, harms it while clients work, and proves that nothing was lost.
 
+use crate::signals::Signals;
 use crate::{cli, output};
 use anyhow::{Context, bail};
 use boomfs_drill::cluster::Plan;
@@ -7,6 +8,7 @@ use boomfs_drill::drill::{self, Settings};
 use boomfs_drill::given::Given;
 use boomfs_drill::scenario::Scenario;
 use boomfs_drill::schedule::Course;
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -110,8 +112,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             folder.display()
         );
     }
-    let outcome = drill(&args, folder.clone(), course).await;
-    if temporary && outcome.is_ok() {
+    let mut signals = Signals::install()?;
+    let stopped = Cell::new(false);
+    let stop = async {
+        let signal = signals.next().await;
+        stopped.set(true);
+        signal
+    };
+    let outcome = drill(&args, folder.clone(), course, stop).await;
+    // What is in the folders may tell why a drill failed.
+    if temporary && (outcome.is_ok() || stopped.get()) {
         std::fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;
     } else if std::fs::remove_dir(&folder).is_err() {
@@ -124,7 +134,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     outcome
 }
 
-async fn drill(args: &Args, folder: PathBuf, course: Course) -> anyhow::Result<()> {
+async fn drill(
+    args: &Args,
+    folder: PathBuf,
+    course: Course,
+    stop: impl Future<Output = &'static str>,
+) -> anyhow::Result<()> {
     let scenarios = course.scenarios();
     let settings = Settings {
         plan: Plan {
@@ -143,7 +158,7 @@ async fn drill(args: &Args, folder: PathBuf, course: Course) -> anyhow::Result<(
         mount: args.mount,
         files: args.files,
     };
-    let report = drill::run(&settings, |line| eprintln!("{line}")).await?;
+    let report = drill::run(&settings, |line| eprintln!("{line}"), stop).await?;
     if let Some(path) = &args.html {
         std::fs::write(path, report.html())
             .with_context(|| format!("cannot write {}", path.display()))?;

@@ -17,9 +17,11 @@ use anyhow::{Context, Result, bail, ensure};
 use boomfs_client::{Client, Config};
 use boomfs_io::Io;
 use std::collections::BTreeMap;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// How long the cluster may take until it is whole again after a fault.
 const CALM: Duration = Duration::from_secs(60);
@@ -53,11 +55,17 @@ pub struct Settings {
     pub files: u64,
 }
 
-/// Runs a drill; `tell` hears how it goes on.
+/// Runs a drill; `tell` hears how it goes on. When `stop` says why, it ends early: everything is mended and cleared away.
 ///
 /// # Errors
-/// The cluster does not start, or does not recover; that something was lost is no error but in the report.
-pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Report> {
+/// The cluster does not start, or does not recover; it was stopped. That something was lost is no error but in the report.
+pub async fn run(
+    settings: &Settings,
+    mut tell: impl FnMut(&str),
+    stop: impl Future<Output = &'static str>,
+) -> Result<Report> {
+    let mut stop = pin!(stop);
+    // Not cut short: a part that is starting would be left behind.
     let target = start(settings).await?;
     for scenario in settings.course.scenarios() {
         target.can(scenario)?;
@@ -70,8 +78,12 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
         addrs.len(),
         settings.clients
     ));
-    let ground = Ground::make(io.clone(), addrs.clone()).await?;
-    let many = Many::make(io.clone(), addrs.clone(), ground.ino, settings.files).await?;
+    let (ground, many) = unless(stop.as_mut(), async {
+        let ground = Ground::make(io.clone(), addrs.clone()).await?;
+        let many = Many::make(io.clone(), addrs.clone(), ground.ino, settings.files).await?;
+        Ok((ground, many))
+    })
+    .await?;
     let shared = Arc::new(Shared::new(io, settings.pause, live > 0, ground.ino));
     let clients: Vec<_> = (0..=settings.clients)
         .map(|number| {
@@ -92,23 +104,23 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
         faults: Vec::new(),
         done_ns: 0,
     };
-    let troubled = chaos.go(&settings.course, &mut tell).await;
-    if troubled.is_err() {
+    let troubled = unless(stop.as_mut(), chaos.go(&settings.course, &mut tell)).await;
+    shared.stop.store(true, Ordering::Relaxed);
+    if let Err(why) = troubled {
         for why in chaos.target.mend() {
             tell(&format!("not mended: {why:#}"));
         }
-    }
-    shared.stop.store(true, Ordering::Relaxed);
-    let mut losses = Vec::new();
-    for client in clients {
-        if let Err(why) = client.await.context("a client ended early")? {
-            losses.push(Loss {
-                what: "contents of a file".to_owned(),
-                why: format!("{why:#}"),
-            });
+        // Nobody asks any more what they saw.
+        clients.iter().for_each(JoinHandle::abort);
+        if let Some((mount, worker)) = mounted {
+            mount.give_up();
+            // What it was doing has failed.
+            let _ = worker.await;
         }
+        return Err(why);
     }
-    if let Some(worker) = mounted
+    let mut losses = Vec::new();
+    if let Some((_mount, worker)) = mounted
         && let Err(why) = worker
             .await
             .context("the client of the mount ended early")?
@@ -118,16 +130,13 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
             why: format!("{why:#}"),
         });
     }
-    troubled?;
-    let mut directories = by_directory(shared.recorder.take());
-    let names: Vec<String> = directories.keys().cloned().collect();
-    list_all(&shared, addrs.clone(), &names).await?;
-    for (name, mut more) in by_directory(shared.recorder.take()) {
-        directories.entry(name).or_default().append(&mut more);
-    }
+    let gathered = gather(&shared, &addrs, clients);
+    let (directories, unread) = unless(stop.as_mut(), gathered).await?;
+    losses.extend(unread);
     tell(&format!("checking {} directories", directories.len()));
     losses.extend(broken(&directories));
-    losses.extend(many.losses(shared.io.clone(), addrs.clone()).await?);
+    let files = many.losses(shared.io.clone(), addrs.clone());
+    losses.extend(unless(stop.as_mut(), files).await?);
     if settings.given.is_some() && losses.is_empty() {
         ground.remove(shared.io.clone(), addrs.clone()).await?;
     }
@@ -140,6 +149,42 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Result<Repo
         losses,
         &shared,
     ))
+}
+
+/// What the clients did, once they have ended, and what they could not read any more.
+async fn gather(
+    shared: &Arc<Shared>,
+    addrs: &[String],
+    clients: Vec<JoinHandle<Result<()>>>,
+) -> Result<(BTreeMap<String, History>, Vec<Loss>)> {
+    let mut losses = Vec::new();
+    for client in clients {
+        if let Err(why) = client.await.context("a client ended early")? {
+            losses.push(Loss {
+                what: "contents of a file".to_owned(),
+                why: format!("{why:#}"),
+            });
+        }
+    }
+    let mut directories = by_directory(shared.recorder.take());
+    let names: Vec<String> = directories.keys().cloned().collect();
+    list_all(shared, addrs.to_vec(), &names).await?;
+    for (name, mut more) in by_directory(shared.recorder.take()) {
+        directories.entry(name).or_default().append(&mut more);
+    }
+    Ok((directories, losses))
+}
+
+/// Does something, unless it is stopped before.
+async fn unless<T>(
+    stop: Pin<&mut impl Future<Output = &'static str>>,
+    act: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        biased;
+        why = stop => bail!("stopped by {why}"),
+        done = act => done,
+    }
 }
 
 /// The cluster that was given, or one of its own.
@@ -172,19 +217,17 @@ async fn start_mounted(
     shared: &Arc<Shared>,
     addrs: Vec<String>,
     ground: &str,
-) -> Result<tokio::task::JoinHandle<Result<()>>> {
+) -> Result<(Arc<Mount>, JoinHandle<Result<()>>)> {
     let (binary, place) = (
         settings.plan.binary.clone(),
         settings.plan.folder.join("mount"),
     );
     let start = move || Mount::start(&binary, &place, &addrs);
     let mount = tokio::task::spawn_blocking(start).await;
-    let mount = mount.context("starting the mount")??;
-    let shared = shared.clone();
-    let ground = ground.to_owned();
-    Ok(tokio::task::spawn_blocking(move || {
-        mount.work(&ground, &shared)
-    }))
+    let mount = Arc::new(mount.context("starting the mount")??);
+    let (worker, shared, ground) = (mount.clone(), shared.clone(), ground.to_owned());
+    let work = tokio::task::spawn_blocking(move || worker.work(&ground, &shared));
+    Ok((mount, work))
 }
 
 /// What was done in one directory.

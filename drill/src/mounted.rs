@@ -3,6 +3,7 @@
 use crate::Process;
 use crate::workload::{Shared, pattern};
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,6 +44,18 @@ impl Mount {
         })
     }
 
+    /// Ends it at once: calls that wait for the cluster fail.
+    pub fn give_up(&self) {
+        // One that is gone already is as it should be.
+        let _ = self.process.signal(Signal::KILL);
+        self.detach();
+    }
+
+    fn detach(&self) {
+        // A dead mount would be in everybody's way. There may be none.
+        let _ = Command::new("umount").arg("-l").arg(&self.place).output();
+    }
+
     /// Works in a directory until told to stop.
     ///
     /// # Errors
@@ -71,8 +84,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         if self.process.stop(MOUNT).is_err() {
-            // A dead mount would be in everybody's way.
-            let _ = Command::new("umount").arg("-l").arg(&self.place).status();
+            self.detach();
         }
     }
 }

@@ -9,10 +9,13 @@ use boomfs_drill::report::Report;
 use boomfs_drill::scenario::Scenario;
 use boomfs_drill::schedule::Course;
 use boomfs_io::Io;
-use boomfs_tests::{Fuse, Lab, Process, Tree, differences, fuse};
+use boomfs_tests::{Fuse, Lab, Process, Tree, differences, eventually, fuse};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// How long a drill may take to begin, and to end when it is told to.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 fn plan(lab: &Lab, namenodes: usize, datanodes: usize) -> Plan {
     Plan {
@@ -57,7 +60,8 @@ fn drill(scenario: Scenario, namenodes: usize, rounds: u32) -> Result<()> {
             _ => 0,
         },
     };
-    let report = runtime()?.block_on(run(&settings, |line| println!("{line}")))?;
+    let tell = |line: &str| println!("{line}");
+    let report = runtime()?.block_on(run(&settings, tell, std::future::pending()))?;
     println!("{}", report.text());
     ensure!(report.is_clean(), "{}", report.text());
     Ok(())
@@ -136,6 +140,62 @@ fn a_schedule_says_when_what_goes_wrong() -> Result<()> {
         "{ran:?}"
     );
     Ok(())
+}
+
+/// What a drill made is gone when it is stopped in its midst.
+#[test]
+fn a_drill_that_is_interrupted_clears_away() -> Result<()> {
+    let lab = lab()?;
+    let temporary = lab.path("tmp");
+    std::fs::create_dir(&temporary)?;
+    let mut args = vec!["drill", "random", "--rounds", "1000", "--interval", "0.2"];
+    if rustix::process::geteuid().is_root() {
+        args.extend(["--namespaces", "--disks"]);
+    }
+    if fuse()? != Fuse::Skip {
+        args.push("--mount");
+    }
+    let mut command = lab.command(&args);
+    let mut drill = Process::start("drill", command.env("TMPDIR", &temporary))?;
+    eventually(PATIENCE, "the second fault", || {
+        let said = drill.stderr();
+        let second = said.iter().any(|line| line.starts_with("2/1000: "));
+        ensure!(second, "it said {said:?}");
+        Ok(())
+    })?;
+    drill.signal(rustix::process::Signal::INT)?;
+    let status = drill.wait(PATIENCE)?;
+    let last = drill.stderr().last().cloned().unwrap_or_default();
+    ensure!(status.code() == Some(1), "{status}: {last}");
+    ensure!(last == "boomfs: stopped by SIGINT", "{last}");
+    let left: Vec<_> = std::fs::read_dir(&temporary)?.collect();
+    ensure!(left.is_empty(), "{left:?}");
+    let mounts = std::fs::read_to_string("/proc/mounts")?;
+    let place = temporary.display().to_string();
+    ensure!(!mounts.contains(&place), "{mounts}");
+    let links = std::fs::read_dir("/sys/class/net")?.filter_map(Result::ok);
+    let tag = format!("bf{}", drill.pid());
+    let links: Vec<_> = links.map(|l| l.file_name()).collect();
+    ensure!(
+        !links
+            .iter()
+            .any(|name| name.to_string_lossy().starts_with(&tag)),
+        "{links:?}"
+    );
+    ensure!(
+        processes_with(&place).is_empty(),
+        "{:?}",
+        processes_with(&place)
+    );
+    Ok(())
+}
+
+/// Command lines of processes with a word in them.
+fn processes_with(word: &str) -> Vec<String> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = all.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(word)).collect()
 }
 
 /// A cluster that a file names, and commands that stop its processes for a while.
