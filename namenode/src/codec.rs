@@ -76,6 +76,8 @@ pub struct Inputs {
     pub space: RelId,
     /// Reads wait until it is confirmed that it leads.
     pub confirm: RelId,
+    /// The digest of its replicated tables after a slot.
+    pub state: RelId,
     /// It is about to stop.
     pub quits: RelId,
 }
@@ -102,6 +104,7 @@ impl Inputs {
             truncate: event(program, "truncate", 1)?,
             space: event(program, "space", 1)?,
             confirm: event(program, "confirm", 1)?,
+            state: event(program, "state", 2)?,
             quits: event(program, "quits", 1)?,
         })
     }
@@ -128,6 +131,8 @@ pub enum Said {
     Behind,
     /// The other NameNodes.
     Neighbours,
+    /// Its state is not the leader's.
+    Differs,
 }
 
 /// The events that tell the shell something.
@@ -150,6 +155,7 @@ impl Observed {
             ("follows", 1, Said::Follows),
             ("behind", 2, Said::Behind),
             ("neighbours", 1, Said::Neighbours),
+            ("differs", 3, Said::Differs),
         ];
         let one = |(name, columns, said)| Ok((event(program, name, columns)?, said));
         all.into_iter()
@@ -194,6 +200,7 @@ impl PeerEvents {
             ("catch_up", 4),
             ("too_far", 3),
             ("take_over", 2),
+            ("same_state", 3),
         ];
         let one = |(name, columns)| event(program, name, columns);
         all.into_iter()

@@ -10,6 +10,10 @@ pub enum Mistake {
     TellsBeforeStored,
     /// A checkpoint says that it holds one slot more than it does.
     CheckpointLacksLastSlot,
+    /// A checkpoint lacks some rows.
+    CheckpointLacksRows,
+    /// The NameNode whose folder has this nonce does not do what every 40th slot says.
+    LeavesOutSlots(u64),
     /// Votes for slots are dropped that no checkpoint holds.
     TruncatesTooFar,
     /// Whoever leads answers reads without looking at its lease.

@@ -41,6 +41,7 @@ rule_files!(
     "paxos/learner.olg",
     "paxos/lease.olg",
     "paxos/space.olg",
+    "paxos/state.olg",
 );
 
 /// A rule file's text, with the mistake that a test may have planted.

@@ -123,6 +123,18 @@ pub enum ServerError {
         /// Why not.
         why: String,
     },
+    /// The leader has another state.
+    #[error(
+        "this NameNode's state after slot {slot} has digest {mine:016x}, the leader's has {leaders:016x}: one of them is wrong, so this one stops; if the others go on without it, start a new one with an empty folder in its place (boomfs namenode replace), and report it"
+    )]
+    Differs {
+        /// The slot.
+        slot: u64,
+        /// The digest here.
+        mine: u64,
+        /// The leader's.
+        leaders: u64,
+    },
     /// None of the NameNodes of the cluster that is to be joined answers.
     #[error(
         "NameNode: no NameNode of the cluster to join answers ({0}); is it running, and is the address right?"

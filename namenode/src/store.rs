@@ -23,6 +23,7 @@ use crate::planted::{Mistake, planted};
 use boomfs_io::{File, Io, LockGuard, Open};
 use boomfs_wire::{ClusterId, encode_record};
 use checkpoint::Part;
+use overlog::Digest;
 use record::{Entry, FORMAT, Identity, Segment};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,22 @@ pub enum StoreError {
         /// What to do.
         hint: &'static str,
     },
+    /// A checkpoint has other rows than the state that it is of.
+    #[error(
+        "the checkpoint of slot {slot} would have {rows} rows with digest {sum:016x}, its state has {of_rows} with {of_sum:016x}: nothing was kept of it, and the log has everything; check this machine's memory, and report it"
+    )]
+    Differs {
+        /// The slot.
+        slot: u64,
+        /// What would have been written.
+        rows: u64,
+        /// Its digest.
+        sum: u64,
+        /// What the runs made of the state.
+        of_rows: u64,
+        /// Its digest.
+        of_sum: u64,
+    },
     /// A file that must be there is not.
     #[error(
         "log of {folder} is incomplete: {why}; nothing was changed; if there are other NameNodes, let a new one take its place (boomfs namenode replace); if not, restore the missing file from a copy"
@@ -136,6 +153,16 @@ impl StoreError {
             offset,
             why: why.into(),
             hint,
+        }
+    }
+
+    pub(crate) fn differs(slot: u64, written: Digest, state: Digest) -> StoreError {
+        StoreError::Differs {
+            slot,
+            rows: written.rows,
+            sum: written.sum,
+            of_rows: state.rows,
+            of_sum: state.sum,
         }
     }
 

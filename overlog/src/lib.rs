@@ -7,6 +7,7 @@ pub mod api;
 pub mod ast;
 pub mod check;
 pub mod diag;
+pub mod digest;
 pub mod engine;
 pub mod expr;
 pub mod functions;
@@ -19,5 +20,6 @@ pub mod parser;
 pub mod value;
 
 pub use check::{CompileOptions, CompiledQuery, Dialect, Sources, compile, compile_query};
+pub use digest::Digest;
 pub use packed::Row;
 pub use value::Value;

@@ -1,6 +1,7 @@
 //! A node: runs a checked program. Deterministic and without I/O: the same program, state and inputs
 //! give the same outputs.
 
+use crate::Digest;
 use crate::api::{Change, Message, Options, Output, RunError, Time, check_input};
 use crate::engine::changes::Changes;
 use crate::engine::machine::Machine;
@@ -84,6 +85,11 @@ impl Node {
             violated: BTreeMap::new(),
             watched: BTreeMap::new(),
         })
+    }
+
+    /// The digest of all replicated tables as they stand: nodes that ran the same have the same.
+    pub fn digest(&self) -> Digest {
+        self.state.digest()
     }
 
     /// The program that it runs.

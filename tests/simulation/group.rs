@@ -169,7 +169,8 @@ impl Group {
         Ok(())
     }
 
-    fn nonce(&self, at: usize) -> Option<u64> {
+    /// What tells the data folder of a NameNode from others.
+    pub fn nonce(&self, at: usize) -> Option<u64> {
         match self.nodes.borrow().get(at) {
             Some(Some(Running::NameNode(server))) => Some(server.nonce()),
             _ => None,
@@ -355,6 +356,28 @@ impl Group {
         };
         self.set(at, running);
         ended
+    }
+
+    /// Why a NameNode has ended by itself.
+    ///
+    /// # Errors
+    /// It runs.
+    pub async fn why_ended(&self, at: usize) -> Result<String> {
+        let running = match self.nodes.borrow_mut().get_mut(at) {
+            Some(place) => place.take(),
+            None => None,
+        };
+        let Some(Running::NameNode(server)) = &running else {
+            bail!("{} is no NameNode that was started", self.host(at));
+        };
+        let ended = self
+            .io
+            .timeout(Duration::from_secs(5), server.ended())
+            .await;
+        match ended.with_context(|| format!("{} runs", self.host(at)))? {
+            Ok(()) => bail!("{} has ended as it should", self.host(at)),
+            Err(why) => Ok(why.to_string()),
+        }
     }
 
     /// Everything is mended, and who does not run is started.

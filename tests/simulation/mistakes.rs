@@ -2,7 +2,10 @@
 //! are found faster by the rules alone (`namenode/tests/suite/mistakes.rs`).
 
 use super::{Run, failure, first};
+use crate::group::Group;
 use anyhow::{Result, ensure};
+use boomfs_client::{At, Caller, Client, Config, Ino};
+use boomfs_io::sim::World;
 use boomfs_namenode::planted::{Mistake, plant};
 
 /// Seeds in which a mistake must show.
@@ -17,6 +20,10 @@ const MISTAKES: &[(&str, Option<Mistake>)] = &[
     (
         "a checkpoint lacks the last slot",
         Some(Mistake::CheckpointLacksLastSlot),
+    ),
+    (
+        "a checkpoint lacks some rows",
+        Some(Mistake::CheckpointLacksRows),
     ),
     (
         "votes are dropped that no checkpoint holds",
@@ -55,6 +62,30 @@ fn shows(mistake: Option<Mistake>, seed: u64) -> Option<String> {
     let shows = failure(&run);
     plant(None);
     shows
+}
+
+/// Two NameNodes go on without the one that has made something else of the log.
+#[test]
+fn who_has_another_state_than_the_leader_stops() -> Result<()> {
+    let world = World::new(5);
+    let why = world.run(async {
+        let group = Group::start(&world, 3, 0).await?;
+        plant(group.nonce(2).map(Mistake::LeavesOutSlots));
+        let client =
+            Client::connect(world.node("user"), Config::new(group.addrs(), "user")).await?;
+        for number in 0..100 {
+            let place = At {
+                base: Ino::ROOT,
+                path: vec![format!("d{number}").into_bytes()],
+            };
+            client.mkdir(&Caller::default(), &place, 0o755).await?;
+        }
+        group.why_ended(2).await
+    });
+    plant(None);
+    let why = why?;
+    ensure!(why.contains("the leader's has"), "{why}");
+    Ok(())
 }
 
 /// `BOOMFS_MISTAKE` names one, or those with a word in common.

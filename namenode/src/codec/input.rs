@@ -615,6 +615,14 @@ pub fn space(full: bool) -> Row {
     Row::new(&[Value::Bool(full)])
 }
 
+/// The event `state`: the digest of the replicated tables after a slot.
+pub fn state(slot: u64, digest: u64) -> Row {
+    Row::new(&[
+        Value::Int(i64::try_from(slot).unwrap_or(i64::MAX)),
+        Value::Int(digest.cast_signed()),
+    ])
+}
+
 /// The event `quits` of the NameNode whose folder has this nonce.
 pub fn quits(nonce: u64) -> Row {
     Row::new(&[Value::addr(peer_addr(nonce))])

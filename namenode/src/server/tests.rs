@@ -94,11 +94,11 @@ impl Raw {
     }
 
     async fn hello(&mut self, peer: Peer) -> Option<FromNameNode> {
-        self.send(ToNameNode::Hello {
+        let hello = ToNameNode::Hello {
             cluster: None,
             peer,
-        })
-        .await;
+        };
+        self.try_send(hello).await.ok()?;
         self.receive().await
     }
 

@@ -6,7 +6,8 @@ use super::{Shared, StoreError, encode, numbered};
 use crate::store::record::split;
 use boomfs_io::{File, Io, Open};
 use boomfs_wire::{Blob, ClusterId, MAX_HEADER};
-use overlog::Row;
+use overlog::digest::seed;
+use overlog::{Digest, Row};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,30 +17,6 @@ const PIECE: usize = 256 << 10;
 
 /// What is read at once, bytes.
 const READ: usize = 1 << 20;
-
-/// The digest of a state: the sum of its rows' hashes, so that the order does not matter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Digest {
-    /// The sum.
-    pub sum: u64,
-    /// How many rows.
-    pub rows: u64,
-}
-
-impl Digest {
-    fn add(&mut self, table: u32, row: &[u8]) {
-        let low = crc32c::crc32c_append(table, row);
-        let high = crc32c::crc32c_append(!table, row);
-        // The length sets apart rows that differ only in what both CRCs treat alike.
-        let hash = (u64::from(high) << 32 | u64::from(low)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.sum = self.sum.wrapping_add(hash ^ row.len() as u64);
-        self.rows += 1;
-    }
-}
-
-fn seed(table: &str) -> u32 {
-    crc32c::crc32c(table.as_bytes())
-}
 
 /// What a checkpoint holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -542,7 +542,7 @@ fn rows(n: i64) -> Vec<Row> {
 }
 
 /// Checkpoints of both parts, as of this entry and a slot of the same number.
-async fn checkpoint(store: &Store, slot: u64, n: i64) -> checkpoint::Digest {
+async fn checkpoint(store: &Store, slot: u64, n: i64) -> overlog::Digest {
     let mut local = store.checkpoint(Part::Local, slot, tables());
     local.rows(0, &rows(1)).await.unwrap();
     local.finish().await.unwrap();

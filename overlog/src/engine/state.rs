@@ -1,6 +1,7 @@
 //! What a node holds: the dataflows of its tables and kept views, and the events of the tick.
 
 use crate::api::RunError;
+use crate::digest::{self, Digest};
 use crate::engine::events::EventRows;
 use crate::engine::index::{self, Batches, Places, Recent, Scan, Snapshot};
 use crate::engine::lazy::{self, LazyViews};
@@ -11,7 +12,7 @@ use crate::engine::tables::{TableWriter, restore_order};
 use crate::engine::views::{Sink, ViewFlow};
 use crate::engine::watch;
 use crate::functions::Function;
-use crate::ir::{Program, RelId, RelKind, Rule};
+use crate::ir::{Program, RelId, RelKind, Rule, TableClass};
 use crate::packed::Row;
 use differential_dataflow::trace::TraceReader;
 use std::cell::{Cell, RefCell};
@@ -44,6 +45,10 @@ pub struct State {
     indexes: Rc<Indexes>,
     worker: Worker,
     tables: BTreeMap<RelId, TableWriter>,
+    /// Of all replicated tables.
+    digest: Digest,
+    /// Of replicated tables: what their rows' hashes begin with.
+    seeds: BTreeMap<RelId, u32>,
     views: Vec<ViewFlow>,
     downstream: Downstream,
     /// The same without the views that may lag.
@@ -123,6 +128,8 @@ impl State {
             indexes: Rc::new(indexes),
             worker,
             tables,
+            digest: Digest::default(),
+            seeds: seeds(&program),
             views,
             downstream,
             at_once,
@@ -184,6 +191,14 @@ impl State {
             };
             self.touched.insert(*rel);
             self.behind.insert(*rel);
+            if let Some(seed) = self.seeds.get(rel) {
+                for (_, row, came) in changes {
+                    match came {
+                        true => self.digest.add(*seed, row.as_bytes()),
+                        false => self.digest.remove(*seed, row.as_bytes()),
+                    }
+                }
+            }
             if let Some(table) = self.tables.get(rel) {
                 let rows = table.keep(changes, &mut self.recent);
                 let enough = self.recent_rows.max(FEW_TICKS * changes.len());
@@ -202,6 +217,11 @@ impl State {
         if many {
             self.catch_up();
         }
+    }
+
+    /// The digest of all replicated tables, as they stand.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// Brings traces, and the views that lag, up to date with the tables.
@@ -509,6 +529,14 @@ fn ids(program: &Program) -> impl Iterator<Item = RelId> + use<> {
     (0..program.relations.len())
         .filter_map(|i| u32::try_from(i).ok())
         .map(RelId)
+}
+
+fn seeds(program: &Program) -> BTreeMap<RelId, u32> {
+    ids(program)
+        .map(|rel| (rel, program.relation(rel)))
+        .filter(|(_, r)| matches!(r.kind, RelKind::Table(TableClass::Replicated { .. })))
+        .map(|(rel, r)| (rel, digest::seed(&r.name)))
+        .collect()
 }
 
 fn install_views(

@@ -69,6 +69,12 @@ impl Engine {
             }
         }
         feed.inputs.extend(self.ask_to_confirm(time));
+        // They need no run of their own.
+        if !feed.inputs.is_empty() {
+            let state = self.rules.inputs.state;
+            let digests = self.digests.drain(..);
+            feed.inputs.extend(digests.map(|row| (state, row)));
+        }
         feed
     }
 

@@ -5,6 +5,7 @@ use super::{Engine, FETCH_PAUSE};
 use crate::codec::output;
 use crate::codec::{ConnId, Said, input};
 use crate::metrics::Metrics;
+use crate::server::ServerError;
 use crate::server::boot::now;
 use crate::server::reader::Role;
 use crate::server::transfer;
@@ -60,6 +61,13 @@ impl Engine {
                 }
                 self.standing.others = hosts.keys().any(|nonce| *nonce != me);
                 self.shared.peers.set(&hosts);
+            }
+            (Said::Differs, [Value::Int(slot), Value::Int(mine), Value::Int(leaders)]) => {
+                self.fault = Some(ServerError::Differs {
+                    slot: slot.cast_unsigned(),
+                    mine: mine.cast_unsigned(),
+                    leaders: leaders.cast_unsigned(),
+                });
             }
             (said, values) => tracing::error!("the rules said {said:?} of {values:?}"),
         }

@@ -93,8 +93,18 @@ impl Group {
             acked: 0,
         };
         raw.hello(Peer::Observer { stale: true }).await?;
-        match raw.read(1, ReadOp::Identify).await {
-            Ok(Answer::Identity(identity)) => Some(identity),
+        // One that has fetched a state starts again at any time.
+        let read = ToNameNode::Read {
+            req: 1,
+            caller: Caller::default(),
+            op: ReadOp::Identify,
+        };
+        raw.try_send(read).await.ok()?;
+        match raw.receive().await? {
+            FromNameNode::ReadAnswered {
+                result: Ok(Answer::Identity(identity)),
+                ..
+            } => Some(identity),
             other => panic!("{other:?}"),
         }
     }
