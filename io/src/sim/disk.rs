@@ -609,20 +609,24 @@ impl Disk {
 
     /// Every file on disk, with what of it is there.
     pub(crate) fn stored(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let files = self.synced_names.iter();
-        let files = files.filter_map(|(path, ino)| Some((path, &self.inodes.get(ino)?.synced)));
-        files
-            .map(|(path, image)| (path.clone(), image.bytes()))
-            .collect()
+        self.contents(&self.synced_names, |inode| &inode.synced)
     }
 
     /// Every file, with what is in it for programs.
     pub(crate) fn seen(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let files = self.names.iter();
-        let files = files.filter_map(|(path, ino)| Some((path, &self.inodes.get(ino)?.now)));
-        files
-            .map(|(path, image)| (path.clone(), image.bytes()))
-            .collect()
+        self.contents(&self.names, |inode| &inode.now)
+    }
+
+    fn contents(
+        &self,
+        names: &BTreeMap<PathBuf, u64>,
+        side: impl Fn(&Inode) -> &Image,
+    ) -> Vec<(PathBuf, Vec<u8>)> {
+        let file = |(path, ino): (&PathBuf, &u64)| {
+            let inode = self.inodes.get(ino)?;
+            Some((path.clone(), side(inode).bytes()))
+        };
+        names.iter().filter_map(file).collect()
     }
 
     /// Cuts the power: nobody has anything open or locked afterwards.
