@@ -125,7 +125,7 @@ impl Group {
             Err(why) if self.is_rotten(at) => {
                 self.world
                     .note(&format!("{} refuses: {why:#}", self.host(at)));
-                self.is_replaced();
+                self.note_replaced();
                 self.lose_disk(at).await;
                 Ok(())
             }

@@ -85,7 +85,7 @@ impl Group {
     }
 
     /// The NameNode that has rotted gets another disk, once.
-    pub(super) fn is_replaced(&self) {
+    pub(super) fn note_replaced(&self) {
         self.rotten.borrow_mut().namenode = None;
     }
 
