@@ -279,8 +279,41 @@ pub struct Folder {
 #[derive(Debug)]
 struct Tail {
     path: PathBuf,
+    /// Where the last group starts: it may have been read from memory and never have reached the disk.
+    last_group: u64,
+    /// From there to the end.
+    bytes: Vec<u8>,
     end: u64,
     torn: Option<String>,
+}
+
+impl Tail {
+    /// Brings to the disk what was read: a torn end is cut off, and the last group is written anew.
+    /// A process that was killed before its sync leaves that group to the system, one whose sync
+    /// failed leaves it in memory as if it were stored, where a sync alone does not help.
+    async fn secure(&self, io: &Io, dir: &Path) -> Result<File, StoreError> {
+        let path = &self.path;
+        let file = io
+            .open(path, Open::write_create())
+            .await
+            .map_err(StoreError::io("open", path))?;
+        if let Some(why) = &self.torn {
+            tracing::warn!(
+                "log segment {} ends in a write that never finished, cut at byte {}: {why}",
+                path.display(),
+                self.end
+            );
+            file.set_len(self.end)
+                .await
+                .map_err(StoreError::io("cut", path))?;
+        }
+        file.write_at(self.last_group, self.bytes.clone())
+            .await
+            .map_err(StoreError::io("write", path))?;
+        file.sync_data().await.map_err(StoreError::sync(path))?;
+        io.sync_dir(dir).await.map_err(StoreError::sync(dir))?;
+        Ok(file)
+    }
 }
 
 impl Folder {
@@ -381,7 +414,8 @@ impl Folder {
             .map(Some)
     }
 
-    /// Begins to write: cuts off a torn tail, removes what an interrupted start or checkpoint left.
+    /// Begins to write: removes what an interrupted start or checkpoint left, cuts off a torn tail, and makes sure that
+    /// what was read of the log is on disk.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -416,23 +450,11 @@ impl Folder {
                 }
             }
         }
-        let path = &tail.path;
-        let file = io
-            .open(path, Open::write_create())
+        let file = tail.secure(&io, &layout.log()).await?;
+        let len = file
+            .len()
             .await
-            .map_err(StoreError::io("open", path))?;
-        if let Some(why) = &tail.torn {
-            tracing::warn!(
-                "log segment {} ends in a write that never finished, cut at byte {}: {why}",
-                path.display(),
-                tail.end
-            );
-            file.set_len(tail.end)
-                .await
-                .map_err(StoreError::io("cut", path))?;
-            file.sync_data().await.map_err(StoreError::sync(path))?;
-        }
-        let len = file.len().await.map_err(StoreError::io("read", path))?;
+            .map_err(StoreError::io("read", &tail.path))?;
         let start = log::Start {
             file,
             path: tail.path,
@@ -683,13 +705,6 @@ struct LogContents {
     tail: Tail,
 }
 
-/// How a segment ends.
-struct Ending {
-    end: u64,
-    torn: Option<String>,
-    sealed: bool,
-}
-
 /// Reads all segments; each must start where the one before ends, and the first at or before
 /// the entry after the checkpoint.
 async fn read_log(
@@ -708,14 +723,15 @@ async fn read_log(
     let mut entries = Vec::new();
     let mut applied = 0;
     let mut other_rules = false;
-    let mut before: Option<(PathBuf, u64, Ending)> = None;
+    let mut before: Option<(u64, bool, Tail)> = None;
     for (i, &first) in segments.iter().enumerate() {
         let path = layout.segment(first);
         let bytes = io
             .read_file(&path)
             .await
             .map_err(StoreError::io("read", &path))?;
-        let scan = segment::scan(&path, &bytes, cluster, i + 1 == segments.len())?;
+        let following = segments.get(i + 1).copied();
+        let scan = segment::scan(&path, &bytes, cluster, following)?;
         if scan.header.first != first {
             let why = format!(
                 "it starts at entry {}, its name says {first}",
@@ -723,7 +739,7 @@ async fn read_log(
             );
             return Err(StoreError::corrupt(&path, 0, why));
         }
-        let expected = before.as_ref().map(|(_, next, _)| *next);
+        let expected = before.as_ref().map(|(next, ..)| *next);
         match expected {
             Some(entry) if entry != first => {
                 return Err(missing(format!(
@@ -745,23 +761,23 @@ async fn read_log(
         applied = applied.max(scan.applied);
         let newer = scan.entries.into_iter().filter(|(n, _)| *n > checkpoint);
         entries.extend(newer.map(|(_, entry)| entry));
-        before = Some((
+        let last = scan.last_group as usize..scan.end as usize;
+        let tail = Tail {
             path,
-            next,
-            Ending {
-                end: scan.end,
-                torn: scan.torn,
-                sealed: scan.sealed,
-            },
-        ));
+            last_group: scan.last_group,
+            bytes: bytes.get(last).unwrap_or_default().to_vec(),
+            end: scan.end,
+            torn: scan.torn,
+        };
+        before = Some((next, scan.sealed, tail));
     }
-    let Some((path, next, ending)) = before else {
+    let Some((next, sealed, tail)) = before else {
         return Err(missing("there is no segment at all".to_owned()));
     };
-    if ending.sealed {
+    if sealed {
         return Err(missing(format!(
             "{} says that a segment from entry {next} follows",
-            path.display()
+            tail.path.display()
         )));
     }
     if next <= checkpoint {
@@ -775,10 +791,6 @@ async fn read_log(
         next,
         applied,
         other_rules,
-        tail: Tail {
-            path,
-            end: ending.end,
-            torn: ending.torn,
-        },
+        tail,
     })
 }

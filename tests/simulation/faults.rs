@@ -86,7 +86,7 @@ impl Draw<'_> {
         let other = (node + 1 + self.node(nodes - 1)) % nodes;
         match self.below(28) {
             0..5 => {
-                let unsynced = [Unsynced::Random, Unsynced::Lost, Unsynced::Random];
+                let unsynced = [Unsynced::Random, Unsynced::Lost, Unsynced::Kept];
                 let which = self.node(3);
                 let unsynced = unsynced.get(which).copied().unwrap_or(Unsynced::Random);
                 Fault::Crash(node, unsynced, 1 + self.below(1_500))

@@ -103,6 +103,24 @@ struct Journals {
     numbers: Vec<u64>,
     next_lsn: u64,
     plans: BTreeMap<BlockId, Plan>,
+    tail: Option<Tail>,
+}
+
+/// Records of the newest journal that may have been read from memory and never have reached the disk.
+struct Tail {
+    path: PathBuf,
+    at: u64,
+    bytes: Bytes,
+}
+
+impl Tail {
+    /// Brings them to the disk. A process that was killed leaves them to the system; one whose sync
+    /// failed leaves them in memory as if they were stored, where a sync alone does not help.
+    async fn secure(&self, io: &Io) -> io::Result<()> {
+        let file = io.open(&self.path, Open::write_create()).await?;
+        file.write_at(self.at, self.bytes.to_vec()).await?;
+        file.sync_data().await
+    }
 }
 
 /// Opens a data folder.
@@ -126,7 +144,11 @@ pub(super) async fn open(
     let ballot = identity::load_ballot(io, &names).await?;
     let journals = read_journals(io, &names).await?;
     let found = scan(io, &names).await?;
-    // Nothing was changed up to here.
+    // Nothing was changed up to here, and nothing is said of what was read before it is on disk.
+    if let Some(tail) = &journals.tail {
+        let secured = tail.secure(io).await;
+        secured.map_err(Error::io("cannot sync the journal", &tail.path))?;
+    }
     let identity = start_identity(io, &names, known).await?;
     let number = journals.numbers.last().map_or(1, |n| n + 1);
     let journal = Journal::create(io, &names, metrics, number, journals.next_lsn).await?;
@@ -238,6 +260,7 @@ async fn read_journals(io: &Io, names: &Names) -> Result<Journals, Error> {
         numbers: numbers.clone(),
         next_lsn: 1,
         plans: BTreeMap::new(),
+        tail: None,
     };
     let mut previous: Option<u64> = None;
     for number in &numbers {
@@ -248,6 +271,7 @@ async fn read_journals(io: &Io, names: &Names) -> Result<Journals, Error> {
             before,
             next,
             records,
+            unproven: (from, to),
         } = match parse(&bytes) {
             ParsedJournal::Good(contents) => contents,
             ParsedJournal::Unborn => continue,
@@ -270,6 +294,11 @@ async fn read_journals(io: &Io, names: &Names) -> Result<Journals, Error> {
         }
         previous = Some(next);
         out.next_lsn = next;
+        out.tail = Some(Tail {
+            path: path.clone(),
+            at: from as u64,
+            bytes: bytes.slice(from..to),
+        });
         for record in records {
             check(&path, &record)?;
             out.plans.entry(record.block).or_default().add(record);

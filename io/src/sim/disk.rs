@@ -26,7 +26,7 @@ const MAX_PENDING: usize = 4096;
 /// What becomes of writes that were not synced when the power is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsynced {
-    /// All survive: what a killed process leaves to a system that lives on.
+    /// A process was killed on a system that lives on: programs find all of it, and nothing more is on disk than before.
     Kept,
     /// All are lost.
     Lost,
@@ -629,10 +629,11 @@ impl Disk {
         names.iter().filter_map(file).collect()
     }
 
-    /// Cuts the power: nobody has anything open or locked afterwards.
+    /// Ends all processes: nobody has anything open or locked afterwards.
     pub(crate) fn crash(&mut self, unsynced: Unsynced, rng: &mut StdRng) {
+        self.locks.clear();
         let reached = match unsynced {
-            Unsynced::Kept => self.pending.len(),
+            Unsynced::Kept => return self.close_all(),
             Unsynced::Lost => 0,
             Unsynced::Random => rng.random_range(0..=self.pending.len()),
         };
@@ -642,37 +643,41 @@ impl Disk {
                 self.let_go(ino);
             }
         }
-        self.locks.clear();
         self.names = self.synced_names.clone();
         let named: BTreeSet<u64> = self.names.values().copied().collect();
         self.inodes.retain(|ino, _| named.contains(ino));
         self.used = 0;
         for inode in self.inodes.values_mut() {
             // One that had lost its last name was emptied: only what was synced is left of it.
-            let how = if inode.named || inode.handles > 0 {
-                unsynced
-            } else {
-                Unsynced::Lost
-            };
+            let reachable = inode.named || inode.handles > 0;
             inode.named = true;
             inode.handles = 0;
-            let left = left_of(inode, how, rng);
+            let left = if reachable && unsynced == Unsynced::Random {
+                left_of(inode, rng)
+            } else {
+                inode.synced.clone()
+            };
             inode.now = left.clone();
             inode.synced = left;
             inode.dirty.clear();
             self.used += inode.now.pages.len() as u64 * PAGE as u64;
         }
     }
+
+    fn close_all(&mut self) {
+        for inode in self.inodes.values_mut() {
+            inode.handles = 0;
+        }
+        let unnamed = self.inodes.iter().filter(|(_, inode)| !inode.named);
+        for ino in unnamed.map(|(ino, _)| *ino).collect::<Vec<_>>() {
+            self.unused(ino);
+        }
+    }
 }
 
-/// What a power cut leaves of a file.
-fn left_of(inode: &Inode, unsynced: Unsynced, rng: &mut StdRng) -> Image {
-    let mixed = match unsynced {
-        Unsynced::Kept => return inode.now.clone(),
-        Unsynced::Lost => return inode.synced.clone(),
-        Unsynced::Random => rng.random_range(0..3),
-    };
-    match mixed {
+/// What chance leaves of a file when the power is cut.
+fn left_of(inode: &Inode, rng: &mut StdRng) -> Image {
+    match rng.random_range(0..3) {
         0 => return inode.synced.clone(),
         1 => return inode.now.clone(),
         _ => {}

@@ -417,6 +417,8 @@ fn checkpoints_are_made_on_the_way_and_the_log_stays_short() {
             raw.create(seq, &format!("f{seq}")).await.unwrap();
         }
         assert!(server.metrics().checkpoints.load(Ordering::Relaxed) > 10);
+        // One that is being written is done, and the oldest removed.
+        client.sleep(Duration::from_secs(1)).await;
         assert!(io.read_dir(Path::new("/nn/log")).await.unwrap().len() < 10);
         assert_eq!(
             io.read_dir(Path::new("/nn/checkpoints"))

@@ -18,6 +18,8 @@ pub struct Scan {
     pub applied: u64,
     /// Where the next record goes, bytes.
     pub end: u64,
+    /// Where the last group starts, bytes; all before it was synced. The header's end if there is none.
+    pub last_group: u64,
     /// Why there is a tail to cut off at `end`: a write that never finished.
     pub torn: Option<String>,
     /// The last record says that another segment follows.
@@ -26,16 +28,23 @@ pub struct Scan {
     pub marked: bool,
 }
 
-/// Reads the bytes of a segment.
+/// Reads the bytes of a segment. `following` is the first entry of the next segment, if there is one.
 ///
-/// A bad record is a torn tail only in the last segment and only if nothing valid stands behind
-/// it: records are written one after the other, each after the sync of the one before, so what
-/// stands before a valid record was synced, and being bad it is corrupt.
+/// A bad record is a torn tail only if nothing valid stands behind it, in this segment or in the
+/// next: a group is written after the sync of the one before, so what stands before a valid group
+/// was synced, and being bad it is corrupt. Marks are not synced by themselves, so one that a power
+/// cut took may have whole records behind it. Entries are numbered, which tells that nothing but
+/// marks is missing, and these are no loss.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] with the place of the first bad record, and
 /// [`StoreError::OtherCluster`].
-pub fn scan(file: &Path, bytes: &[u8], cluster: ClusterId, last: bool) -> Result<Scan, StoreError> {
+pub fn scan(
+    file: &Path,
+    bytes: &[u8],
+    cluster: ClusterId,
+    following: Option<u64>,
+) -> Result<Scan, StoreError> {
     let (header, mut at) = match record::read_at::<Segment>(record::SEGMENT, bytes, 0) {
         Ok(read) => read,
         Err(Bad(why)) => return Err(StoreError::corrupt(file, 0, why)),
@@ -55,6 +64,7 @@ pub fn scan(file: &Path, bytes: &[u8], cluster: ClusterId, last: bool) -> Result
         next,
         applied: 0,
         end: 0,
+        last_group: at as u64,
         torn: None,
         sealed: false,
         marked: false,
@@ -74,11 +84,20 @@ pub fn scan(file: &Path, bytes: &[u8], cluster: ClusterId, last: bool) -> Result
         }
         match read_next(&mut scan, bytes, at) {
             Ok(next) => at = next,
-            Err(Bad(why)) if last && !valid_behind(bytes, at) => {
-                scan.torn = Some(why);
-                return Ok(scan);
-            }
-            Err(Bad(why)) => return Err(StoreError::corrupt(file, at as u64, why)),
+            Err(Bad(why)) => match next_valid(bytes, at + 1) {
+                Some((behind, record)) if record.continues_at(scan.next) => {
+                    tracing::warn!(
+                        "{}: a mark at byte {at} was lost, but no entry: {why}",
+                        file.display()
+                    );
+                    at = behind;
+                }
+                None if following.is_none_or(|first| first == scan.next) => {
+                    scan.torn = Some(why);
+                    return Ok(scan);
+                }
+                _ => return Err(StoreError::corrupt(file, at as u64, why)),
+            },
         }
     }
 }
@@ -107,6 +126,7 @@ fn read_next(scan: &mut Scan, bytes: &[u8], at: usize) -> Result<usize, Bad> {
             group.first
         )));
     }
+    scan.last_group = at as u64;
     for entry in group.entries {
         scan.entries.push((scan.next, entry));
         scan.next += 1;
@@ -116,17 +136,34 @@ fn read_next(scan: &mut Scan, bytes: &[u8], at: usize) -> Result<usize, Bad> {
     Ok(next)
 }
 
-/// Does a valid record start anywhere behind `at`?
-fn valid_behind(bytes: &[u8], at: usize) -> bool {
-    let rest = bytes.get(at + 1..).unwrap_or_default();
-    rest.windows(MAGIC.len())
-        .enumerate()
-        .filter(|(_, w)| *w == MAGIC)
-        .any(|(i, _)| {
-            let at = at + 1 + i;
-            record::read_at::<Group>(record::GROUP, bytes, at).is_ok()
-                || record::read_at::<Mark>(record::MARK, bytes, at).is_ok()
-        })
+/// A record that stands behind a bad one.
+enum Behind {
+    Group(Group),
+    Mark(Mark),
+}
+
+impl Behind {
+    /// No entry is missing before it, if `next` is the one that would come now.
+    fn continues_at(&self, next: u64) -> bool {
+        match self {
+            Behind::Group(group) => group.first == next,
+            Behind::Mark(mark) => mark.last.checked_add(1) == Some(next),
+        }
+    }
+}
+
+/// The first valid record that starts at or behind `from`, and where.
+fn next_valid(bytes: &[u8], from: usize) -> Option<(usize, Behind)> {
+    let rest = bytes.get(from..).unwrap_or_default();
+    let starts = rest.windows(MAGIC.len()).enumerate();
+    let starts = starts.filter(|(_, w)| *w == MAGIC).map(|(i, _)| from + i);
+    let read = |at| {
+        let group =
+            record::read_at(record::GROUP, bytes, at).map(|(group, _)| Behind::Group(group));
+        let mark = || record::read_at(record::MARK, bytes, at).map(|(mark, _)| Behind::Mark(mark));
+        Some((at, group.or_else(|_| mark()).ok()?))
+    };
+    starts.filter_map(read).next()
 }
 
 /// What every record starts with.

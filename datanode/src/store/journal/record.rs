@@ -2,6 +2,7 @@
 
 use boomfs_wire::{BlockId, CHUNK, Generation};
 use bytes::Bytes;
+use std::collections::VecDeque;
 
 /// The newest format of journal files that this program knows.
 pub(crate) const JOURNAL_VERSION: u32 = 1;
@@ -171,6 +172,8 @@ pub(crate) struct Contents {
     pub next: u64,
     /// The records, in order.
     pub records: Vec<Record>,
+    /// Where those are that no later record says were synced: from byte, to byte.
+    pub unproven: (usize, usize),
 }
 
 /// What a journal file holds.
@@ -245,11 +248,18 @@ pub(crate) fn parse(bytes: &Bytes) -> ParsedJournal {
     let before = u64_at(head, 32).unwrap_or(0);
     let mut at = FILE_HEADER;
     let mut records = Vec::new();
+    let mut unproven = VecDeque::new();
     while let Some(found) = record_at(bytes, at).filter(|f| f.lsn >= next) {
+        unproven.push_back((found.lsn, at));
+        while unproven
+            .pop_front_if(|(lsn, _)| *lsn <= found.durable)
+            .is_some()
+        {}
         next = found.lsn + 1;
         at = found.end;
         records.push(found.record);
     }
+    let unproven = (unproven.front().map_or(at, |(_, from)| *from), at);
     let mut behind = at;
     while behind + RECORD_HEADER <= bytes.len() {
         if let Some(found) = record_at(bytes, behind)
@@ -267,6 +277,7 @@ pub(crate) fn parse(bytes: &Bytes) -> ParsedJournal {
         before,
         next,
         records,
+        unproven,
     })
 }
 
@@ -291,12 +302,49 @@ mod tests {
         }
     }
 
+    /// None of them says that one before it was synced.
     fn good(records: Vec<Record>, next: u64) -> ParsedJournal {
+        let mut bytes = FILE_HEADER;
+        for record in &records {
+            let mut out = Vec::new();
+            record.encode(next, 9, &mut out);
+            bytes += out.len();
+        }
         ParsedJournal::Good(Contents {
             before: 9,
             next,
             records,
+            unproven: (FILE_HEADER, bytes),
         })
+    }
+
+    #[test]
+    fn what_no_later_record_proves_is_told() {
+        let lens: Vec<usize> = (1..=4)
+            .map(|n| {
+                let mut out = Vec::new();
+                sample(n, 1).encode(n, 9, &mut out);
+                out.len()
+            })
+            .collect();
+        // What each record says was on disk, and how many of the four are proven by that.
+        for (durable, proven) in [
+            ([9, 9, 9, 9], 0),
+            ([9, 10, 11, 11], 2),
+            ([9, 9, 9, 10], 1),
+            ([9, 10, 11, 12], 3),
+        ] {
+            let records = (10..)
+                .zip(durable)
+                .map(|(lsn, d)| (lsn, d, sample(lsn - 9, 1)));
+            let bytes = file(&records.collect::<Vec<_>>());
+            let from = FILE_HEADER + lens[..proven].iter().sum::<usize>();
+            let to = bytes.len();
+            let ParsedJournal::Good(contents) = parse(&bytes.into()) else {
+                panic!("taken for bad")
+            };
+            assert_eq!(contents.unproven, (from, to), "{durable:?}");
+        }
     }
 
     fn file(records: &[(u64, u64, Record)]) -> Vec<u8> {

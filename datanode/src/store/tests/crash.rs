@@ -317,6 +317,40 @@ fn simulate(seed: u64, rounds: Vec<Round>) {
     }
 }
 
+/// What a killed process left to the system, or had failed to sync, may be gone after a power cut: a start says
+/// nothing of it before it is on disk.
+#[test]
+fn what_a_start_has_read_of_the_journal_is_on_disk() {
+    for failed in [false, true] {
+        let world = World::new(1);
+        let world_in = world.clone();
+        world.run(async move {
+            let world = world_in;
+            let io = world.node("dn");
+            let store = open(&io).await;
+            let w = new_block(&store, 1, 1, SIZE).await.unwrap();
+            let written = pattern(5_000, 3);
+            write(&w, 0, &written[..2_000]).await.unwrap();
+            w.replica.sync().await.unwrap();
+            write(&w, 2_000, &written[2_000..]).await.unwrap();
+            if failed {
+                world.fail_next_sync("dn");
+            } else {
+                world.set_sync_delay_ms("dn", 100_000);
+            }
+            let synced = io.timeout(Duration::from_millis(50), w.replica.sync());
+            assert!(!synced.await.is_ok_and(|synced| synced.is_ok()));
+            world.crash_with("dn", Unsynced::Kept);
+            world.mend_disk("dn");
+            let found = read_all(&open(&world.node("dn")).await, 1).await.unwrap();
+            assert_eq!(found, written);
+            world.crash_with("dn", Unsynced::Lost);
+            let found = read_all(&open(&world.node("dn")).await, 1).await.unwrap();
+            assert_eq!(found, written);
+        });
+    }
+}
+
 /// A cut of the journal puts bytes in place that no sync has covered; a crash then takes the record
 /// of those that followed in the same chunk, but not the chunks behind it.
 #[test]
