@@ -238,13 +238,7 @@ impl Prefix {
         }
         let kind = u16::from_le_bytes([k0, k1]);
         let version = u16::from_le_bytes([v0, v1]);
-        if version == 0 || version > max_version {
-            return Err(FrameError::UnknownVersion {
-                kind,
-                got: version,
-                max: max_version,
-            });
-        }
+        check_version(kind, version, max_version)?;
         let header_len = within(
             "header",
             u32::from_le_bytes([h0, h1, h2, h3]).into(),
@@ -278,6 +272,14 @@ impl Prefix {
                 want: self.crc,
             })
         }
+    }
+}
+
+fn check_version(kind: u16, got: u16, max: u16) -> Result<(), FrameError> {
+    if (1..=max).contains(&got) {
+        Ok(())
+    } else {
+        Err(FrameError::UnknownVersion { kind, got, max })
     }
 }
 
@@ -480,7 +482,8 @@ pub fn encode_record<T: Serialize>(
     encode(kind, version, value, 0)
 }
 
-/// The value of a record that fills `bytes` exactly. Versions from 1 to `max_version` decode.
+/// The value of a record that fills `bytes` exactly. Versions from 1 to `max_version` decode. One that
+/// is newer is named so only if its CRC is right: a version may rot as all else.
 ///
 /// # Errors
 /// Every [`FrameError`] but `Encode` and `Io`.
@@ -496,7 +499,7 @@ pub fn decode_record<T: DeserializeOwned>(
             want: PREFIX,
         });
     };
-    let prefix = Prefix::parse(prefix, max_version)?;
+    let prefix = Prefix::parse(prefix, u16::MAX)?;
     let Some((header, behind)) = rest.split_at_checked(prefix.header_len) else {
         return Err(FrameError::Truncated {
             part: "header",
@@ -505,6 +508,7 @@ pub fn decode_record<T: DeserializeOwned>(
         });
     };
     prefix.check(header)?;
+    check_version(prefix.kind, prefix.version, max_version)?;
     if prefix.kind != kind {
         return Err(FrameError::UnexpectedKind {
             expected: kind,

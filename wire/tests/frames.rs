@@ -283,6 +283,12 @@ fn records_say_what_is_wrong() {
     assert_eq!(decode(1, &record).unwrap(), 7);
     assert_eq!(decode(5, &record).unwrap(), 7);
     assert_eq!(record_len(1, &record[..PREFIX]).unwrap(), record.len());
+    let mut rotten = record.clone();
+    rotten[7] ^= 0x20;
+    assert!(matches!(
+        decode(1, &rotten),
+        Err(FrameError::Checksum { kind: 0x101, .. })
+    ));
     let newer = encode_record(0x101, 2, &7u32).unwrap();
     assert!(matches!(
         decode(1, &newer),

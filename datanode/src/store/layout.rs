@@ -138,12 +138,13 @@ impl Header {
         if head.get(..8) != Some(&MAGIC) {
             return Parsed::Bad("the magic number is wrong");
         }
+        // First, for a version may rot as all else.
+        if crc32c::crc32c(covered) != u32_at(head, CRC_AT) {
+            return Parsed::Bad("the header's checksum is wrong");
+        }
         let version = u32_at(head, 8);
         if version > REPLICA_VERSION {
             return Parsed::Newer(version);
-        }
-        if crc32c::crc32c(covered) != u32_at(head, CRC_AT) {
-            return Parsed::Bad("the header's checksum is wrong");
         }
         let header = Header {
             block: BlockId(u64_at(head, 16)),

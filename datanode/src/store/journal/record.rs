@@ -233,16 +233,16 @@ pub(crate) fn parse(bytes: &Bytes) -> ParsedJournal {
         }
         return ParsedJournal::Bad(0, "the magic number is wrong".into());
     }
-    let version = u32_at(head, 8).unwrap_or(0);
-    if version > JOURNAL_VERSION {
-        return ParsedJournal::Newer(version);
-    }
     let covered = head.get(..FILE_HEADER - 4).map(crc32c::crc32c);
     if covered.is_none() || covered != u32_at(head, FILE_HEADER - 4) {
         if bytes.len() <= FILE_HEADER {
             return ParsedJournal::Unborn;
         }
         return ParsedJournal::Bad(0, "the header's checksum is wrong".into());
+    }
+    let version = u32_at(head, 8).unwrap_or(0);
+    if version > JOURNAL_VERSION {
+        return ParsedJournal::Newer(version);
     }
     let mut next = u64_at(head, 24).unwrap_or(0);
     let before = u64_at(head, 32).unwrap_or(0);

@@ -473,6 +473,15 @@ fn patch(path: &Path, at: usize, bytes: &[u8]) {
     std::fs::write(path, all).unwrap();
 }
 
+/// A version, and a checksum that fits it: of all before it, and of what is behind it in an identity.
+fn as_newer(path: &Path, at: usize, version: u8, crc: std::ops::Range<usize>) {
+    patch(path, at, &[version]);
+    let all = std::fs::read(path).unwrap();
+    let behind = if at == 6 { &all[crc.end..] } else { &[] };
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&all[..crc.start]), behind);
+    patch(path, crc.start, &sum.to_le_bytes());
+}
+
 #[tokio::test]
 async fn a_spoiled_folder_is_refused_and_stays_as_it_was() {
     let identity = refused(|data| patch(&data.join("identity"), 25, &[0xff])).await;
@@ -481,7 +490,7 @@ async fn a_spoiled_folder_is_refused_and_stays_as_it_was() {
         matches!(identity, Error::Corrupt { .. }) && text.contains("identity: corrupt"),
         "{text}"
     );
-    let newer = refused(|data| patch(&data.join("identity"), 6, &[9, 0])).await;
+    let newer = refused(|data| as_newer(&data.join("identity"), 6, 9, 16..20)).await;
     assert!(
         matches!(
             newer,
@@ -499,7 +508,7 @@ async fn a_spoiled_folder_is_refused_and_stays_as_it_was() {
         matches!(rotten, Error::Corrupt { offset: 64, .. }),
         "{rotten}"
     );
-    let newer = refused(|data| patch(&data.join(journal), 8, &[2])).await;
+    let newer = refused(|data| as_newer(&data.join(journal), 8, 2, 60..64)).await;
     assert!(
         matches!(
             newer,
@@ -511,7 +520,15 @@ async fn a_spoiled_folder_is_refused_and_stays_as_it_was() {
         ),
         "{newer}"
     );
-    let newer = refused(|data| patch(&data.join("blocks/0/000/0000000000000001"), 8, &[3])).await;
+    let rotten = refused(|data| patch(&data.join(journal), 8, &[3])).await;
+    assert!(
+        matches!(rotten, Error::Corrupt { offset: 0, .. }),
+        "{rotten}"
+    );
+    let rotten = refused(|data| patch(&data.join("identity"), 7, &[0x20])).await;
+    assert!(matches!(rotten, Error::Corrupt { .. }), "{rotten}");
+    let replica = "blocks/0/000/0000000000000001";
+    let newer = refused(|data| as_newer(&data.join(replica), 8, 3, 124..128)).await;
     assert!(
         matches!(
             newer,
