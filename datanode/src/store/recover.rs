@@ -103,17 +103,17 @@ struct Journals {
     numbers: Vec<u64>,
     next_lsn: u64,
     plans: BTreeMap<BlockId, Plan>,
-    tail: Option<Tail>,
+    tail: Option<JournalTail>,
 }
 
 /// Records of the newest journal that may have been read from memory and never have reached the disk.
-struct Tail {
+struct JournalTail {
     path: PathBuf,
     at: u64,
     bytes: Bytes,
 }
 
-impl Tail {
+impl JournalTail {
     /// Brings them to the disk. A process that was killed leaves them to the system; one whose sync
     /// failed leaves them in memory as if they were stored, where a sync alone does not help.
     async fn secure(&self, io: &Io) -> io::Result<()> {
@@ -144,7 +144,7 @@ pub(super) async fn open(
     let ballot = identity::load_ballot(io, &names).await?;
     let journals = read_journals(io, &names).await?;
     let found = scan(io, &names).await?;
-    // Nothing was changed up to here, and nothing is said of what was read before it is on disk.
+    // Nothing was changed up to here. What was read has to be on disk before anything rests on it.
     if let Some(tail) = &journals.tail {
         let secured = tail.secure(io).await;
         secured.map_err(Error::io("cannot sync the journal", &tail.path))?;
@@ -294,7 +294,7 @@ async fn read_journals(io: &Io, names: &Names) -> Result<Journals, Error> {
         }
         previous = Some(next);
         out.next_lsn = next;
-        out.tail = Some(Tail {
+        out.tail = Some(JournalTail {
             path: path.clone(),
             at: from as u64,
             bytes: bytes.slice(from..to),
