@@ -1,7 +1,7 @@
 //! Reading and writing.
 
 use super::*;
-use crate::{Op, SetAttr, SetTime, errno, limits};
+use crate::{Error, Ino, Op, SetAttr, SetTime, errno, limits};
 use boomfs_wire::NodeId;
 use std::time::Duration;
 
@@ -205,6 +205,73 @@ fn members_that_come_back_are_used_again() {
         );
     });
     nothing_wrong(&fake);
+}
+
+/// Power is cut at both members of a block; the writer goes on when they are back. The one that is spared has all on
+/// disk, and comes back ten seconds later than the other.
+fn after_a_power_cut(
+    seed: u64,
+    spared: Option<NodeId>,
+    expect: impl FnOnce(&Fake, Ino, Result<(), Error>),
+) {
+    let fake = Fake::new(seed, 2, 4096);
+    let io = fake.world.node("client");
+    fake.world.run(async {
+        fake.start().await;
+        let client = fake.client().await;
+        let writer = create_open(&client, "a").await;
+        writer.write_at(0, pattern(1, 100)).await.unwrap();
+        writer.flush().await.unwrap();
+        for (id, node) in &mut fake.state().nodes {
+            node.dead = true;
+            for replica in node.replicas.values_mut() {
+                if spared != Some(*id) {
+                    replica.data.clone_from(&replica.on_disk);
+                }
+            }
+        }
+        writer.write_at(100, pattern(2, 100)).await.unwrap();
+        let flushing = tokio::spawn({
+            let writer = writer.clone();
+            async move { writer.flush().await }
+        });
+        io.sleep(Duration::from_secs(1)).await;
+        for (id, node) in &mut fake.state().nodes {
+            node.dead = spared == Some(*id);
+        }
+        io.sleep(Duration::from_secs(10)).await;
+        assert_eq!(flushing.is_finished(), spared.is_none());
+        for node in fake.state().nodes.values_mut() {
+            node.dead = false;
+        }
+        expect(&fake, writer.ino(), flushing.await.unwrap());
+    });
+    nothing_wrong(&fake);
+}
+
+#[test]
+fn writer_whose_members_all_lost_bytes_waits_for_nobody() {
+    after_a_power_cut(41, None, |_, _, flushed| {
+        let error = flushed.unwrap_err();
+        assert_eq!(error.errno(), errno::EIO);
+        assert_eq!(
+            error.to_string(),
+            "write of inode 101, block at 0: no replica has all bytes any more: \
+             DataNode 1 lost bytes that it had acknowledged: it has 0 of 100; \
+             DataNode 2 lost bytes that it had acknowledged: it has 0 of 100"
+        );
+    });
+}
+
+#[test]
+fn writer_waits_for_a_member_that_lost_nothing() {
+    after_a_power_cut(42, Some(NodeId(2)), |fake, ino, flushed| {
+        flushed.unwrap();
+        assert_eq!(
+            fake.contents(ino),
+            [pattern(1, 100), pattern(2, 100)].concat()
+        );
+    });
 }
 
 #[test]

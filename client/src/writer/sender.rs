@@ -230,8 +230,12 @@ impl Shared {
         }
     }
 
+    fn writing(&self, block_start: u64) -> String {
+        format!("write of inode {}, block at {block_start}", self.ino)
+    }
+
     fn gave_up(&self, block_start: u64, attempt: &Attempt) -> Error {
-        let what = format!("write of inode {}, block at {block_start}", self.ino);
+        let what = self.writing(block_start);
         let reasons = attempt.reasons.join("; ");
         let within = attempt.deadline.span().as_secs_f64();
         let why = format!("no replica took the bytes within {within} s: {reasons}");
@@ -351,7 +355,9 @@ impl Shared {
                 self.state().blocks.remove(&block_start);
                 return Ok(Opened::Wait);
             }
-            targets = self.still_there(&at, &committed, attempt).await;
+            targets = self
+                .still_there(block_start, &at, &committed, attempt)
+                .await?;
             if targets.is_empty() {
                 return Ok(Opened::Wait);
             }
@@ -411,14 +417,16 @@ impl Shared {
     }
 
     /// The members that can be reached again after all had failed, and hold all that they acknowledged: one that lost
-    /// bytes in a crash would refuse.
+    /// bytes in a crash would refuse. When all have lost some there is nothing to wait for.
     async fn still_there(
         &self,
+        block_start: u64,
         at: &LocatedBlock,
         committed: &[NodeAddr],
         attempt: &mut Attempt,
-    ) -> Vec<NodeAddr> {
+    ) -> Result<Vec<NodeAddr>, Error> {
         let mut there = Vec::new();
+        let mut lost = Vec::new();
         for node in committed {
             let want = Want {
                 block: at.block,
@@ -437,14 +445,25 @@ impl Shared {
             );
             match read.await {
                 Ok((_, length)) if length >= at.length => there.push(node.clone()),
-                Ok((_, length)) => attempt.say(format!(
+                Ok((_, length)) => lost.push(format!(
                     "DataNode {} lost bytes that it had acknowledged: it has {length} of {}",
                     node.node, at.length
                 )),
                 Err(trouble) => attempt.note(&vec![(node.node, trouble)]),
             }
         }
-        there
+        let reasons = lost.join("; ");
+        if lost.len() == committed.len() {
+            return Err(Error::Data {
+                errno: errno::EIO,
+                what: self.writing(block_start),
+                why: format!("no replica has all bytes any more: {reasons}"),
+            });
+        }
+        if !lost.is_empty() {
+            attempt.say(reasons);
+        }
+        Ok(there)
     }
 
     fn opening(
