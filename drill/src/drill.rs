@@ -498,6 +498,29 @@ impl Chaos {
         ))
     }
 
+    /// The leader and as many others as can be missing. The rest works without them for a while.
+    async fn kill_minority(&mut self) -> Result<String> {
+        let leader = self.leader().await?;
+        let count = self.target.namenodes();
+        let first = usize::try_from(self.draw(count as u64 - 1)).unwrap_or(0);
+        let others = (count - 1) / 2 - 1;
+        let mut killed = vec![leader];
+        killed.extend((0..others).map(|n| (leader + 1 + (first + n) % (count - 1)) % count));
+        for at in &killed {
+            self.target.namenode(*at, Deed::Kill)?;
+        }
+        self.done_ns = self.shared.now();
+        let next = self.taken_over(leader).await?;
+        self.shared.io.sleep(PAUSED).await;
+        self.target.start_namenodes()?;
+        let numbers: Vec<String> = killed.iter().map(|at| (at + 1).to_string()).collect();
+        Ok(format!(
+            "killed NameNodes {}, then {} led",
+            numbers.join(" and "),
+            next + 1
+        ))
+    }
+
     async fn harm(&mut self, scenario: Scenario) -> Result<String> {
         self.target.can(scenario)?;
         Ok(match scenario {
@@ -539,6 +562,7 @@ impl Chaos {
                 self.target.namenode(follower, Deed::Start)?;
                 format!("killed NameNode {}, which did not lead", follower + 1)
             }
+            Scenario::KillMinority => self.kill_minority().await?,
             Scenario::KillAll => {
                 let mut all = 0..self.target.namenodes();
                 all.try_for_each(|at| self.target.namenode(at, Deed::Kill))?;

@@ -24,6 +24,8 @@ pub enum Scenario {
     /// See [`Scenario::about`].
     CutFollower,
     /// See [`Scenario::about`].
+    KillMinority,
+    /// See [`Scenario::about`].
     KillAll,
     /// See [`Scenario::about`].
     LoseNamenode,
@@ -48,6 +50,7 @@ impl Scenario {
         Scenario::KillFollower,
         Scenario::PauseFollower,
         Scenario::CutFollower,
+        Scenario::KillMinority,
         Scenario::KillAll,
         Scenario::LoseNamenode,
         Scenario::KillDatanode,
@@ -67,6 +70,7 @@ impl Scenario {
             Scenario::KillFollower => "kill-follower",
             Scenario::PauseFollower => "pause-follower",
             Scenario::CutFollower => "cut-follower",
+            Scenario::KillMinority => "kill-minority",
             Scenario::KillAll => "kill-all",
             Scenario::LoseNamenode => "lose-namenode",
             Scenario::KillDatanode => "kill-datanode",
@@ -100,6 +104,9 @@ impl Scenario {
             Scenario::CutFollower => "another NameNode reaches nobody for two seconds (needs root)",
             Scenario::KillFollower => {
                 "kill -9 of a NameNode that does not lead; it is started again after a second"
+            }
+            Scenario::KillMinority => {
+                "kill -9 of the NameNode that leads and of as many others as can be missing, at once; they are started again two seconds after another one has taken over"
             }
             Scenario::KillAll => "kill -9 of all NameNodes at once; all are started again",
             Scenario::LoseNamenode => {
@@ -138,6 +145,7 @@ impl Scenario {
                 | Scenario::PauseLeader
                 | Scenario::CutLeader
                 | Scenario::StopLeader
+                | Scenario::KillMinority
                 | Scenario::KillAll
         )
     }
@@ -147,6 +155,7 @@ impl Scenario {
         match self {
             Scenario::KillLeader
             | Scenario::KillFollower
+            | Scenario::KillMinority
             | Scenario::KillAll
             | Scenario::LoseNamenode
             | Scenario::KillDatanode => &[Deed::Kill, Deed::Start],

@@ -120,13 +120,11 @@ impl Target {
             }
         }
         match scenario {
-            Scenario::LoseNamenode => {
-                ensure!(matches!(self, Target::Own(_)), "{NOT_OURS}");
-                ensure!(
-                    namenodes > 2,
-                    "of {namenodes} NameNodes none can be lost: the others would be no majority"
-                );
-            }
+            Scenario::LoseNamenode if matches!(self, Target::Given(_)) => bail!("{NOT_OURS}"),
+            Scenario::LoseNamenode | Scenario::KillMinority => ensure!(
+                namenodes > 2,
+                "of {namenodes} NameNodes none can be missing: the others would be no majority"
+            ),
             Scenario::KillFollower | Scenario::PauseFollower | Scenario::CutFollower => {
                 ensure!(namenodes > 1, "one NameNode has no follower");
             }

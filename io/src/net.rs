@@ -4,6 +4,7 @@ use crate::{real, sim};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -87,6 +88,20 @@ impl Stream {
                 let (r, w) = s.into_split();
                 (ReadHalf(ReadInner::Sim(r)), WriteHalf(WriteInner::Sim(w)))
             }
+        }
+    }
+
+    /// Ends the connection when the other side's system has not taken what was sent for so long (`TCP_USER_TIMEOUT`).
+    /// Without it a connection can be silent for long after the network works again: what was lost is sent again after
+    /// pauses that double. A simulated connection goes on at once, and stays as it is.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn end_when_stuck(&self, limit: Duration) -> io::Result<()> {
+        let ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        match &self.0 {
+            StreamInner::Real(s) => Ok(rustix::net::sockopt::set_tcp_user_timeout(s, ms)?),
+            StreamInner::Sim(_) => Ok(()),
         }
     }
 

@@ -486,6 +486,33 @@ fn nobody_listens() {
     });
 }
 
+/// Nothing gets lost on a loopback, so the other side does not read: its system takes nothing then either.
+#[test]
+fn a_connection_that_is_stuck_ends() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let io = Io::real();
+        let listener = io.listen("127.0.0.1:0").await.unwrap();
+        let stream = io.connect(&listener.local_addr(), SOON).await.unwrap();
+        let _silent = listener.accept().await.unwrap();
+        stream.end_when_stuck(Duration::from_millis(200)).unwrap();
+        let (_reader, mut writer) = stream.into_split();
+        let piece = vec![0; 1 << 20];
+        let writing = async {
+            loop {
+                if let Err(e) = writer.write_all(&piece).await {
+                    break e;
+                }
+            }
+        };
+        let end = tokio::time::timeout(SOON, writing).await.expect("an end");
+        assert_eq!(end.kind(), ErrorKind::TimedOut, "{end}");
+    });
+}
+
 #[test]
 fn everything_can_be_spawned() {
     fn spawnable<T: Send>(_: T) {}

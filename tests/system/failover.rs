@@ -261,6 +261,11 @@ fn all_namenodes_killed_at_once_lose_nothing() -> Result<()> {
 }
 
 #[test]
+fn five_namenodes_go_on_without_two() -> Result<()> {
+    drill(Scenario::KillMinority, 5, 2)
+}
+
+#[test]
 fn five_namenodes_take_any_fault() -> Result<()> {
     drill(Scenario::Random, 5, 3)
 }

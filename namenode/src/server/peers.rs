@@ -14,12 +14,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+const CONNECT_DEADLINE: Duration = Duration::from_millis(300);
 const HELLO_DEADLINE: Duration = Duration::from_secs(2);
 /// For one message; the other does not read if it takes longer.
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
+/// The other's system has not taken anything for so long: a new connection works sooner than this one.
+const STUCK: Duration = Duration::from_millis(500);
 /// Pause between attempts to connect: at first, and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 /// Bytes that wait to be sent to one NameNode, at most.
 const MAX_WAITING: usize = 64 << 20;
 /// Bytes of rows in one message.
@@ -295,6 +297,9 @@ pub async fn open(io: &Io, me: &Me, nonce: u64, host: &str) -> Result<Stream, St
 
 /// Sends what waits, until the connection ends; says why it did.
 async fn talk(io: &Io, queue: &Queue, stream: Stream) -> String {
+    if let Err(e) = stream.end_when_stuck(STUCK) {
+        return e.to_string();
+    }
     let (mut reader, mut writer) = stream.into_split();
     let ended = async {
         // The other says nothing more; what comes is the end.
@@ -349,4 +354,41 @@ fn encode(rows: Rows) -> Result<Vec<u8>, String> {
         bytes.extend(encode_message(&message, 0).map_err(|e| e.to_string())?);
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the real network is what is tested"
+)]
+mod tests {
+    use super::*;
+    use overlog::ir::RelId;
+    use overlog::{Row, Value};
+
+    /// As [`Stream::end_when_stuck`] promises, and sooner than a message may take.
+    #[test]
+    fn a_link_on_which_nothing_is_taken_ends() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let io = Io::real();
+            let listener = io.listen("127.0.0.1:0").await.unwrap();
+            let stream = io
+                .connect(&listener.local_addr(), CONNECT_DEADLINE)
+                .await
+                .unwrap();
+            let _silent = listener.accept().await.unwrap();
+            let queue = Queue::default();
+            let row = Row::new(&[Value::Bytes(vec![0; 1 << 20].into())]);
+            for _ in 0..32 {
+                queue.lock().0.push_back(vec![(RelId(0), row.clone())]);
+            }
+            let why = io.timeout(SEND_DEADLINE, talk(&io, &queue, stream)).await;
+            let why = why.expect("an end");
+            assert!(why.contains("timed out"), "{why}");
+        });
+    }
 }
