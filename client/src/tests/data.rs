@@ -275,6 +275,50 @@ fn writer_waits_for_a_member_that_lost_nothing() {
 }
 
 #[test]
+fn writer_waits_for_whoever_has_a_block_that_nobody_had_when_it_asked() {
+    let fake = Fake::new(43, 1, 4096);
+    fake.world.run(async {
+        fake.start().await;
+        let client = fake.client().await;
+        let writer = create_open(&client, "a").await;
+        writer.write_at(0, pattern(1, 100)).await.unwrap();
+        writer.close().await.unwrap();
+        let ino = writer.ino();
+        let members = |nodes: &[u64]| {
+            let nodes = nodes.iter().copied().map(NodeId).collect();
+            fake.state()
+                .files
+                .get_mut(&ino)
+                .unwrap()
+                .blocks
+                .get_mut(&0)
+                .unwrap()
+                .members = nodes;
+        };
+        members(&[]);
+        let writer = client.open_write(&root(), ino).await.unwrap();
+        writer.write_at(100, pattern(2, 100)).await.unwrap();
+        let flushing = tokio::spawn({
+            let writer = writer.clone();
+            async move { writer.flush().await }
+        });
+        fake.world
+            .node("client")
+            .sleep(Duration::from_secs(3))
+            .await;
+        assert!(!flushing.is_finished());
+        members(&[1]);
+        flushing.await.unwrap().unwrap();
+        writer.close().await.unwrap();
+        assert_eq!(
+            fake.contents(ino),
+            [pattern(1, 100), pattern(2, 100)].concat()
+        );
+    });
+    nothing_wrong(&fake);
+}
+
+#[test]
 fn fsync_covers_blocks_whose_pipelines_are_closed() {
     let fake = Fake::new(18, 4, 4096);
     fake.world.run(async {

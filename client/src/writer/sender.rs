@@ -303,8 +303,13 @@ impl Shared {
             Err(error) => return Err(error),
         };
         if at.length > 0 {
+            let known = !at.nodes.is_empty();
             self.state().blocks.insert(block_start, Block::new(at));
-            return Ok(Opened::TryAgain);
+            if known {
+                return Ok(Opened::TryAgain);
+            }
+            attempt.say("no DataNode that has the block is live".to_owned());
+            return Ok(Opened::Wait);
         }
         let opening = self.opening(&at, None);
         let io = &self.inner.io;
@@ -354,6 +359,10 @@ impl Shared {
                     .extend(committed.iter().map(|node| node.node));
                 self.state().blocks.remove(&block_start);
                 return Ok(Opened::Wait);
+            }
+            if committed.is_empty() {
+                // Nobody who has it was live: they may have come back.
+                return self.open_new(block_start, attempt).await;
             }
             targets = self
                 .still_there(block_start, &at, &committed, attempt)
