@@ -24,7 +24,7 @@ use overlog::api::{Output, RunError, Time};
 use overlog::ir::{Program, RelId, RelKind, Relation, TableClass};
 use overlog::node::Node;
 use overlog::{Row, Value, packed};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -615,7 +615,7 @@ impl Engine {
         let Some(conn) = self.rules.program.find("conn") else {
             return;
         };
-        let conns: BTreeMap<i64, ConnId> = self
+        let conns: Vec<(i64, ConnId)> = self
             .rules
             .node
             .rows(conn)
@@ -633,9 +633,13 @@ impl Engine {
             .iter()
             .filter_map(|command| match command.as_list()? {
                 [_, Value::Int(session), Value::Int(seq), ..] => {
-                    Some((*conns.get(session)?, u64::try_from(*seq).ok()?))
+                    Some((*session, u64::try_from(*seq).ok()?))
                 }
                 _ => None,
+            })
+            .flat_map(|(session, seq)| {
+                let of_session = conns.iter().filter(move |(of, _)| *of == session);
+                of_session.map(move |(_, conn)| (*conn, seq))
             })
             .collect();
         self.fail(&failed, &[], e);
