@@ -343,6 +343,51 @@ fn what_a_dead_node_says_does_not_count() {
     assert_eq!(located(&mut c, block), [nodes[1].1]);
 }
 
+#[test]
+fn what_comes_late_on_a_connection_that_was_left_does_not_count() {
+    let (mut c, mut a, nodes) = cluster(1, 1);
+    let block = file(&mut c, &mut a, "f", &nodes);
+    let node = nodes[0].1;
+    c.greet("d2", node, 1, "host:1");
+    c.report("d2", node, (true, true), &[(block, 1, 100)]);
+    let known = (c.rows("node"), c.rows("replica"));
+    c.received("d1", node, &[(block, 2, 50)], &[]);
+    c.received("d1", node, &[], &[block]);
+    c.report("d1", node, (true, true), &[]);
+    c.feed("heartbeat", beat("d1", node, 0));
+    assert_eq!((c.rows("node"), c.rows("replica")), known);
+    assert!(c.refusals("d1").contains(&"ESTALE".to_string()));
+    // Nor does what is said on both in one run.
+    let rows =
+        [("d1", 0), ("d2", 7)].map(|(conn, free)| c.row("heartbeat", beat(conn, node, free)));
+    c.run(rows.to_vec());
+    assert_eq!(c.rows("node")[0][5], i(7));
+    assert_eq!(c.refusals("d2"), Vec::<String>::new());
+}
+
+#[test]
+fn a_greeting_that_comes_late_on_a_connection_that_was_left_is_mended() {
+    let (mut c, mut a, nodes) = cluster(1, 2);
+    let block = file(&mut c, &mut a, "f", &nodes[..1]);
+    let (conn, node) = &nodes[0];
+    // It had left that one before it greeted on the one that it uses.
+    c.greet("left", *node, 1, "host:1");
+    assert_eq!(c.rows("reported").len(), 1, "what greets has to report");
+    c.sent.clear();
+    c.beat(conn, *node);
+    assert_eq!(c.refusals(conn), ["ESTALE"], "it has to greet again");
+    c.greet("d3", *node, 1, "host:1");
+    c.report("d3", *node, (true, true), &[(block, 1, 100)]);
+    c.sent.clear();
+    c.beat("d3", *node);
+    assert_eq!(c.refusals("d3"), Vec::<String>::new());
+    // Orders go to where it is.
+    c.received("d3", *node, &[(block, 1, 100), (3, 1, 1)], &[]);
+    c.pass(1);
+    assert_eq!(c.deletions().len(), 1);
+    assert_eq!(c.got("d3", "order_delete"), 1);
+}
+
 // The start.
 
 /// Restarts a store in which block `f` should have two replicas and has one, and the store does not know `x`.
