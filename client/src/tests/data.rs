@@ -4,6 +4,38 @@ use super::*;
 use crate::{Error, Ino, Op, SetAttr, SetTime, errno, limits};
 use boomfs_wire::NodeId;
 use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// Tries something with a new file that is open for writing, on so many DataNodes and with blocks of so many bytes.
+fn writing(
+    seed: u64,
+    nodes: u64,
+    block_size: u64,
+    what: impl AsyncFnOnce(&Fake, &Client, FileWriter),
+) {
+    let fake = Fake::new(seed, nodes, block_size);
+    fake.world.run(async {
+        fake.start().await;
+        let client = fake.client().await;
+        let writer = create_open(&client, "a").await;
+        what(&fake, &client, writer).await;
+    });
+    nothing_wrong(&fake);
+}
+
+/// A flush that goes on by itself.
+fn flushing(writer: &FileWriter) -> JoinHandle<Result<(), Error>> {
+    let writer = writer.clone();
+    tokio::spawn(async move { writer.flush().await })
+}
+
+async fn set_attr(client: &Client, ino: Ino, set: SetAttr) {
+    let at = At {
+        base: ino,
+        path: vec![],
+    };
+    client.setattr(&root(), &at, set).await.unwrap();
+}
 
 fn verbs(fake: &Fake) -> Vec<&'static str> {
     let verb = |op: &Op| match op {
@@ -22,11 +54,7 @@ fn verbs(fake: &Fake) -> Vec<&'static str> {
 
 #[test]
 fn small_file_takes_four_commands() {
-    let fake = Fake::new(11, 3, 1 << 20);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(11, 3, 1 << 20, async |fake, client, writer| {
         let bytes = pattern(1, 10_000);
         writer.write_at(0, bytes.clone()).await.unwrap();
         assert_eq!(
@@ -34,7 +62,7 @@ fn small_file_takes_four_commands() {
             10_000
         );
         writer.close().await.unwrap();
-        assert_eq!(verbs(&fake), ["create", "add", "commit", "release"]);
+        assert_eq!(verbs(fake), ["create", "add", "commit", "release"]);
         assert_eq!(fake.contents(writer.ino()), bytes);
         let state = fake.state();
         let block = &state.files[&writer.ino()].blocks[&0];
@@ -47,16 +75,11 @@ fn small_file_takes_four_commands() {
         );
         assert_eq!(state.files[&writer.ino()].lease, None);
     });
-    nothing_wrong(&fake);
 }
 
 #[test]
 fn opens_share_a_writer_and_the_last_close_gives_the_lease_back() {
-    let fake = Fake::new(12, 3, 1 << 20);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let one = create_open(&client, "a").await;
+    writing(12, 3, 1 << 20, async |fake, client, one| {
         let two = client.open_write(&root(), one.ino()).await.unwrap();
         one.append(pattern(1, 10)).await.unwrap();
         assert_eq!(two.append(pattern(2, 10)).await.unwrap(), 10);
@@ -65,7 +88,7 @@ fn opens_share_a_writer_and_the_last_close_gives_the_lease_back() {
         assert!(fake.state().files[&one.ino()].lease.is_some());
         assert_eq!(fake.contents(one.ino()).len(), 20);
         two.close().await.unwrap();
-        assert_eq!(verbs(&fake), ["create", "add", "commit", "release"]);
+        assert_eq!(verbs(fake), ["create", "add", "commit", "release"]);
         // A dropped open is closed, too.
         drop(client.open_write(&root(), one.ino()).await.unwrap());
         fake.until("the lease is back", |state| {
@@ -73,16 +96,11 @@ fn opens_share_a_writer_and_the_last_close_gives_the_lease_back() {
         })
         .await;
     });
-    nothing_wrong(&fake);
 }
 
 /// Kills one member in the middle of a packet, and checks that all bytes are on the others.
 fn member_dies(seed: u64, victim: u64) {
-    let fake = Fake::new(seed, 3, 4 << 20);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(seed, 3, 4 << 20, async |fake, _, writer| {
         let bytes = pattern(seed, 10_000_000);
         fake.state()
             .nodes
@@ -107,7 +125,6 @@ fn member_dies(seed: u64, victim: u64) {
             );
         }
     });
-    nothing_wrong(&fake);
 }
 
 #[test]
@@ -122,11 +139,7 @@ fn writer_goes_on_without_a_later_member() {
 
 #[test]
 fn writer_without_any_member_fails_and_names_them() {
-    let fake = Fake::new(15, 2, 4096);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(15, 2, 4096, async |fake, _, writer| {
         writer.write_at(0, pattern(1, 100)).await.unwrap();
         writer.flush().await.unwrap();
         for node in fake.state().nodes.values_mut() {
@@ -162,14 +175,10 @@ fn writer_without_any_member_fails_and_names_them() {
 
 #[test]
 fn full_disks_are_no_space() {
-    let fake = Fake::new(16, 3, 4096);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
+    writing(16, 3, 4096, async |fake, _, writer| {
         for node in fake.state().nodes.values_mut() {
             node.full = true;
         }
-        let writer = create_open(&client, "a").await;
         writer.write_at(0, pattern(1, 100)).await.unwrap();
         assert_eq!(writer.flush().await.unwrap_err().errno(), errno::ENOSPC);
         assert_eq!(writer.close().await.unwrap_err().errno(), errno::ENOSPC);
@@ -178,20 +187,13 @@ fn full_disks_are_no_space() {
 
 #[test]
 fn members_that_come_back_are_used_again() {
-    let fake = Fake::new(17, 1, 4096);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(17, 1, 4096, async |fake, _, writer| {
         writer.write_at(0, pattern(1, 3000)).await.unwrap();
         writer.flush().await.unwrap();
         let node = |dead: bool| fake.state().nodes.get_mut(&NodeId(1)).unwrap().dead = dead;
         node(true);
         writer.write_at(3000, pattern(2, 1000)).await.unwrap();
-        let flushing = tokio::spawn({
-            let writer = writer.clone();
-            async move { writer.flush().await }
-        });
+        let flushing = flushing(&writer);
         fake.world
             .node("client")
             .sleep(Duration::from_secs(3))
@@ -204,7 +206,6 @@ fn members_that_come_back_are_used_again() {
             [pattern(1, 3000), pattern(2, 1000)].concat()
         );
     });
-    nothing_wrong(&fake);
 }
 
 /// Power is cut at both members of a block; the writer goes on when they are back. The one that is spared has all on
@@ -214,12 +215,8 @@ fn after_a_power_cut(
     spared: Option<NodeId>,
     expect: impl FnOnce(&Fake, Ino, Result<(), Error>),
 ) {
-    let fake = Fake::new(seed, 2, 4096);
-    let io = fake.world.node("client");
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(seed, 2, 4096, async |fake, _, writer| {
+        let io = fake.world.node("client");
         writer.write_at(0, pattern(1, 100)).await.unwrap();
         writer.flush().await.unwrap();
         for (id, node) in &mut fake.state().nodes {
@@ -231,10 +228,7 @@ fn after_a_power_cut(
             }
         }
         writer.write_at(100, pattern(2, 100)).await.unwrap();
-        let flushing = tokio::spawn({
-            let writer = writer.clone();
-            async move { writer.flush().await }
-        });
+        let flushing = flushing(&writer);
         io.sleep(Duration::from_secs(1)).await;
         for (id, node) in &mut fake.state().nodes {
             node.dead = spared == Some(*id);
@@ -244,9 +238,8 @@ fn after_a_power_cut(
         for node in fake.state().nodes.values_mut() {
             node.dead = false;
         }
-        expect(&fake, writer.ino(), flushing.await.unwrap());
+        expect(fake, writer.ino(), flushing.await.unwrap());
     });
-    nothing_wrong(&fake);
 }
 
 #[test]
@@ -276,11 +269,7 @@ fn writer_waits_for_a_member_that_lost_nothing() {
 
 #[test]
 fn writer_waits_for_whoever_has_a_block_that_nobody_had_when_it_asked() {
-    let fake = Fake::new(43, 1, 4096);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(43, 1, 4096, async |fake, client, writer| {
         writer.write_at(0, pattern(1, 100)).await.unwrap();
         writer.close().await.unwrap();
         let ino = writer.ino();
@@ -298,10 +287,7 @@ fn writer_waits_for_whoever_has_a_block_that_nobody_had_when_it_asked() {
         members(&[]);
         let writer = client.open_write(&root(), ino).await.unwrap();
         writer.write_at(100, pattern(2, 100)).await.unwrap();
-        let flushing = tokio::spawn({
-            let writer = writer.clone();
-            async move { writer.flush().await }
-        });
+        let flushing = flushing(&writer);
         fake.world
             .node("client")
             .sleep(Duration::from_secs(3))
@@ -315,16 +301,11 @@ fn writer_waits_for_whoever_has_a_block_that_nobody_had_when_it_asked() {
             [pattern(1, 100), pattern(2, 100)].concat()
         );
     });
-    nothing_wrong(&fake);
 }
 
 #[test]
 fn fsync_covers_blocks_whose_pipelines_are_closed() {
-    let fake = Fake::new(18, 4, 4096);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(18, 4, 4096, async |fake, client, writer| {
         for block in (0..12).rev() {
             writer
                 .write_at(block * 4096 + 10, pattern(block, 4000))
@@ -345,16 +326,11 @@ fn fsync_covers_blocks_whose_pipelines_are_closed() {
         client.sync_file(&root(), writer.ino()).await.unwrap();
         assert_eq!(fake.state().log.len(), commands);
     });
-    nothing_wrong(&fake);
 }
 
 #[test]
 fn reader_takes_another_replica_when_a_chunk_is_rotten() {
-    let fake = Fake::new(19, 3, 1 << 20);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(19, 3, 1 << 20, async |fake, client, writer| {
         let bytes = pattern(1, 3_000_000);
         writer.write_at(0, bytes.clone()).await.unwrap();
         writer.close().await.unwrap();
@@ -384,16 +360,11 @@ fn reader_takes_another_replica_when_a_chunk_is_rotten() {
             "{error}"
         );
     });
-    nothing_wrong(&fake);
 }
 
 #[test]
 fn reader_passes_a_dead_and_a_silent_replica() {
-    let fake = Fake::new(20, 3, 1 << 20);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(20, 3, 1 << 20, async |fake, client, writer| {
         let bytes = pattern(1, 100_000);
         writer.write_at(0, bytes.clone()).await.unwrap();
         writer.close().await.unwrap();
@@ -418,16 +389,11 @@ fn reader_passes_a_dead_and_a_silent_replica() {
             "{text}"
         );
     });
-    nothing_wrong(&fake);
 }
 
 #[test]
 fn sequential_reader_reads_ahead_and_sees_every_byte() {
-    let fake = Fake::new(21, 3, 3 << 20);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(21, 3, 3 << 20, async |fake, client, writer| {
         let bytes = pattern(1, 9_999_999);
         writer.write_at(0, bytes.clone()).await.unwrap();
         writer.close().await.unwrap();
@@ -453,29 +419,14 @@ fn sequential_reader_reads_ahead_and_sees_every_byte() {
             size: Some(5),
             ..SetAttr::default()
         };
-        client
-            .setattr(
-                &root(),
-                &At {
-                    base: writer.ino(),
-                    path: vec![],
-                },
-                set,
-            )
-            .await
-            .unwrap();
+        set_attr(client, writer.ino(), set).await;
         assert_eq!(reader.read_at(0, 100).await.unwrap(), bytes.slice(0..5));
     });
-    nothing_wrong(&fake);
 }
 
 #[test]
 fn time_that_is_set_on_an_open_file_stays() {
-    let fake = Fake::new(22, 3, 4096);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(22, 3, 4096, async |fake, client, writer| {
         writer.write_at(0, pattern(1, 10)).await.unwrap();
         let written = client
             .getattr(&root(), writer.ino())
@@ -496,30 +447,15 @@ fn time_that_is_set_on_an_open_file_stays() {
             mtime: Some(SetTime::At(5)),
             ..SetAttr::default()
         };
-        client
-            .setattr(
-                &root(),
-                &At {
-                    base: writer.ino(),
-                    path: vec![],
-                },
-                set,
-            )
-            .await
-            .unwrap();
+        set_attr(client, writer.ino(), set).await;
         writer.close().await.unwrap();
         assert_eq!(fake.state().files[&writer.ino()].mtime_ns, 5);
     });
-    nothing_wrong(&fake);
 }
 
 #[test]
 fn bytes_that_nobody_flushes_leave_after_a_while() {
-    let fake = Fake::new(23, 3, 4096);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(23, 3, 4096, async |fake, _, writer| {
         writer.write_at(0, pattern(1, 10)).await.unwrap();
         let ino = writer.ino();
         fake.until("the bytes are committed", |state| {
@@ -539,16 +475,11 @@ fn bytes_that_nobody_flushes_leave_after_a_while() {
             [pattern(1, 10), pattern(2, 10)].concat()
         );
     });
-    nothing_wrong(&fake);
 }
 
 #[test]
 fn silly_offsets_are_refused() {
-    let fake = Fake::new(24, 3, 4096);
-    fake.world.run(async {
-        fake.start().await;
-        let client = fake.client().await;
-        let writer = create_open(&client, "a").await;
+    writing(24, 3, 4096, async |_, _, writer| {
         for offset in [limits::FILE_SIZE, u64::MAX] {
             assert_eq!(
                 writer
@@ -578,5 +509,4 @@ fn silly_offsets_are_refused() {
         );
         writer.close().await.unwrap();
     });
-    nothing_wrong(&fake);
 }
