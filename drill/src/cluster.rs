@@ -46,6 +46,27 @@ struct Part {
     process: Option<Process>,
 }
 
+/// A command of the binary that was begun.
+pub struct Running {
+    what: String,
+    process: Process,
+}
+
+impl Running {
+    /// Waits for its end, and gives what it printed.
+    ///
+    /// # Errors
+    /// It fails; what it said is in the message.
+    pub fn end(mut self) -> Result<String> {
+        let status = self.process.wait(PART * 2)?;
+        if !status.success() {
+            let (what, said) = (self.what, self.process.stderr().join(" "));
+            bail!("boomfs {what}: {status}: {said}");
+        }
+        Ok(self.process.stdout().join("\n"))
+    }
+}
+
 /// See the module.
 pub struct Cluster {
     plan: Plan,
@@ -154,13 +175,17 @@ impl Cluster {
     /// # Errors
     /// It fails; what it said is in the message.
     pub fn boomfs(&self, args: &[&str]) -> Result<String> {
+        self.begin(args)?.end()
+    }
+
+    /// Begins to run a command of the binary.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn begin(&self, args: &[&str]) -> Result<Running> {
         let what = args.join(" ");
-        let mut process = Process::start(&what, Command::new(&self.plan.binary).args(args))?;
-        let status = process.wait(PART * 2)?;
-        if !status.success() {
-            bail!("boomfs {what}: {status}: {}", process.stderr().join(" "));
-        }
-        Ok(process.stdout().join("\n"))
+        let process = Process::start(&what, Command::new(&self.plan.binary).args(args))?;
+        Ok(Running { what, process })
     }
 
     /// Where the NameNodes listen.
@@ -300,27 +325,36 @@ impl Cluster {
     /// # Errors
     /// It does not start, or the others do not admit it.
     pub fn replace_namenode(&mut self, at: usize, node: NodeId) -> Result<()> {
-        let part = self.namenodes.get(at).context("no such NameNode")?;
+        self.renew_namenode(at)?;
+        let (all, node) = (self.addrs(), node.0.to_string());
+        let addr = all.get(at).context("no such NameNode")?;
+        let all = all.join(",");
+        self.boomfs(&["namenode", "replace", &node, addr, "--namenodes", &all])?;
+        Ok(())
+    }
+
+    /// Removes the folder of a NameNode that was killed, and starts one with a new folder where it was, which is not
+    /// admitted yet.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn renew_namenode(&mut self, at: usize) -> Result<()> {
         let folder = self.data("namenode", at);
         std::fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;
-        let others: Vec<String> = self
-            .addrs()
-            .into_iter()
-            .filter(|a| *a != part.addr)
-            .collect();
-        let (others, addr) = (others.join(","), part.addr.clone());
+        let mut others = self.addrs();
+        if at < others.len() {
+            others.remove(at);
+        }
+        let others = others.join(",");
         if let Some(part) = self.namenodes.get_mut(at) {
             let joins = part.args.iter().position(|a| a == "--join");
             match joins.and_then(|at| part.args.get_mut(at + 1)) {
                 Some(join) => join.clone_from(&others),
-                None => part.args.extend(["--join".to_owned(), others.clone()]),
+                None => part.args.extend(["--join".to_owned(), others]),
             }
         }
-        self.start_namenode(at)?;
-        let node = node.0.to_string();
-        self.boomfs(&["namenode", "replace", &node, &addr, "--namenodes", &others])?;
-        Ok(())
+        self.start_namenode(at)
     }
 
     /// Starts a DataNode that was killed, where it was.

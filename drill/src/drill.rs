@@ -27,6 +27,9 @@ use tokio::task::JoinHandle;
 const CALM: Duration = Duration::from_secs(60);
 /// How long a part stays paused, or cut off, and a DataNode dead.
 const PAUSED: Duration = Duration::from_secs(2);
+/// A leader is killed within so many ms from when a change of the members was asked for: before, while or just after it
+/// takes effect.
+const CHANGING: u64 = 300;
 /// Pause between two looks at the cluster.
 const LOOK: Duration = Duration::from_millis(50);
 /// A NameNode that knows all but so many slots of the leader's has caught up.
@@ -481,6 +484,42 @@ impl Chaos {
         ))
     }
 
+    /// Any of them is removed, and another one added where it was.
+    async fn change_namenodes(&mut self) -> Result<String> {
+        // The others must have what it has.
+        self.calm().await?;
+        let count = self.target.namenodes();
+        let at = usize::try_from(self.draw(count as u64)).unwrap_or(0);
+        let gone = self.target.identity(at).await;
+        let gone = gone.with_context(|| format!("NameNode {} does not answer", at + 1))?;
+        let node = gone.node.0.to_string();
+        let first = self
+            .change_under_kill(&["namenode", "remove", &node])
+            .await?;
+        self.target.namenode(at, Deed::Kill)?;
+        self.target.renew_namenode(at)?;
+        let addr = self.target.addrs().get(at).cloned().unwrap_or_default();
+        let second = self.change_under_kill(&["namenode", "add", &addr]).await?;
+        self.calm().await?;
+        Ok(format!(
+            "removed NameNode {}, and killed {first} meanwhile; added another one, and killed {second} meanwhile",
+            at + 1
+        ))
+    }
+
+    /// A change of the members, during which the leader is killed and started again; tells which one.
+    async fn change_under_kill(&mut self, args: &[&str]) -> Result<usize> {
+        let change = self.target.begin(args)?;
+        let wait = self.draw(CHANGING);
+        self.shared.io.sleep(Duration::from_millis(wait)).await;
+        let leader = self.leader().await?;
+        self.target.namenode(leader, Deed::Kill)?;
+        // At once: with one removed the others may need it.
+        self.target.namenode(leader, Deed::Start)?;
+        change.end()?;
+        Ok(leader + 1)
+    }
+
     async fn kill_leader(&mut self) -> Result<String> {
         let leader = self.leader().await?;
         self.target.namenode(leader, Deed::Kill)?;
@@ -571,6 +610,7 @@ impl Chaos {
                 "killed all NameNodes".to_owned()
             }
             Scenario::LoseNamenode => self.lose_namenode().await?,
+            Scenario::ChangeNamenodes => self.change_namenodes().await?,
             Scenario::KillDatanode => {
                 let number = self.datanode_for_a_while(Deed::Kill, Deed::Start).await?;
                 format!("killed DataNode {number}")

@@ -30,6 +30,8 @@ pub enum Scenario {
     /// See [`Scenario::about`].
     LoseNamenode,
     /// See [`Scenario::about`].
+    ChangeNamenodes,
+    /// See [`Scenario::about`].
     KillDatanode,
     /// See [`Scenario::about`].
     PauseDatanode,
@@ -53,6 +55,7 @@ impl Scenario {
         Scenario::KillMinority,
         Scenario::KillAll,
         Scenario::LoseNamenode,
+        Scenario::ChangeNamenodes,
         Scenario::KillDatanode,
         Scenario::PauseDatanode,
         Scenario::Random,
@@ -73,6 +76,7 @@ impl Scenario {
             Scenario::KillMinority => "kill-minority",
             Scenario::KillAll => "kill-all",
             Scenario::LoseNamenode => "lose-namenode",
+            Scenario::ChangeNamenodes => "change-namenodes",
             Scenario::KillDatanode => "kill-datanode",
             Scenario::PauseDatanode => "pause-datanode",
             Scenario::Random => "random",
@@ -111,6 +115,9 @@ impl Scenario {
             Scenario::KillAll => "kill -9 of all NameNodes at once; all are started again",
             Scenario::LoseNamenode => {
                 "kill -9 of any NameNode, whose data folder is removed; one with a new folder takes its place"
+            }
+            Scenario::ChangeNamenodes => {
+                "any NameNode is removed from the cluster, and one with a new folder added; during both changes kill -9 of the NameNode that leads, which is started again"
             }
             Scenario::KillDatanode => {
                 "kill -9 of a DataNode; it is started again after two seconds"
@@ -158,6 +165,7 @@ impl Scenario {
             | Scenario::KillMinority
             | Scenario::KillAll
             | Scenario::LoseNamenode
+            | Scenario::ChangeNamenodes
             | Scenario::KillDatanode => &[Deed::Kill, Deed::Start],
             Scenario::PauseLeader | Scenario::PauseFollower | Scenario::PauseDatanode => {
                 &[Deed::Pause, Deed::Resume]

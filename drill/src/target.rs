@@ -1,6 +1,6 @@
 //! What a drill harms: a cluster of processes of its own, or one that runs already.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Running};
 use crate::given::Given;
 use crate::look;
 use crate::scenario::Scenario;
@@ -120,8 +120,12 @@ impl Target {
             }
         }
         match scenario {
-            Scenario::LoseNamenode if matches!(self, Target::Given(_)) => bail!("{NOT_OURS}"),
-            Scenario::LoseNamenode | Scenario::KillMinority => ensure!(
+            Scenario::LoseNamenode | Scenario::ChangeNamenodes
+                if matches!(self, Target::Given(_)) =>
+            {
+                bail!("{NOT_OURS}")
+            }
+            Scenario::LoseNamenode | Scenario::ChangeNamenodes | Scenario::KillMinority => ensure!(
                 namenodes > 2,
                 "of {namenodes} NameNodes none can be missing: the others would be no majority"
             ),
@@ -208,6 +212,29 @@ impl Target {
             Target::Own(cluster) => cluster.replace_namenode(at, node),
             Target::Given(_) => bail!("{NOT_OURS}"),
         }
+    }
+
+    /// Starts a NameNode with a new folder where one was killed; it is not admitted yet.
+    ///
+    /// # Errors
+    /// It does not start; the cluster is not the drill's own.
+    pub fn renew_namenode(&mut self, at: usize) -> Result<()> {
+        match self {
+            Target::Own(cluster) => cluster.renew_namenode(at),
+            Target::Given(_) => bail!("{NOT_OURS}"),
+        }
+    }
+
+    /// Begins to run a command of the binary on the cluster.
+    ///
+    /// # Errors
+    /// It cannot be started; the cluster is not the drill's own.
+    pub fn begin(&self, args: &[&str]) -> Result<Running> {
+        let Target::Own(cluster) = self else {
+            bail!("{NOT_OURS}")
+        };
+        let all = self.addrs().join(",");
+        cluster.begin(&[args, &["--namenodes", &all]].concat())
     }
 
     /// Does it to a DataNode, counted from 0: it is killed or started, paused or resumed.

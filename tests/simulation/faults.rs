@@ -13,6 +13,8 @@ pub enum Fault {
     Crash(usize, Unsynced, u64),
     /// A NameNode loses its disk, and takes its own place with a new one.
     LoseDisk(usize),
+    /// A NameNode is removed from the cluster, and another one with a new disk added where it was.
+    Rejoin(usize),
     /// Bits flip on a disk; the number says which. A NameNode's, in anything that it has stored, and as often as not it is
     /// started again at once; a DataNode's, in some replicas of closed files that another DataNode has too.
     Rot(usize, u64),
@@ -128,6 +130,8 @@ pub fn plan(io: &Io, namenodes: usize, datanodes: usize, span_ms: u64, drift: u6
     } else if draw.below(3) == 0 {
         losses.push(Fault::Rot(draw.node(namenodes), io.random_u64()));
     }
+    // While one has left, the others have what was acknowledged, and neither loses it.
+    let all_keep = losses.is_empty();
     for fault in losses {
         let at_ms = draw.below(span_ms);
         all.push(Planned { at_ms, fault });
@@ -139,6 +143,11 @@ pub fn plan(io: &Io, namenodes: usize, datanodes: usize, span_ms: u64, drift: u6
             let at_ms = span_ms - draw.below(span_ms / 4);
             all.push(Planned { at_ms, fault });
         }
+    }
+    if all_keep && draw.below(2) == 0 {
+        let fault = Fault::Rejoin(draw.node(namenodes));
+        let at_ms = draw.below(span_ms);
+        all.push(Planned { at_ms, fault });
     }
     all.sort_by_key(|planned| planned.at_ms);
     all

@@ -5,7 +5,7 @@ mod rot;
 
 use crate::faults::Fault;
 use anyhow::{Context, Result, bail};
-use boomfs_client::{Caller, Client, Config, NodeId};
+use boomfs_client::{Caller, Client, Config, Error, NodeId, errno};
 use boomfs_datanode::DataNode;
 use boomfs_io::Io;
 use boomfs_io::sim::{Unsynced, World};
@@ -14,6 +14,7 @@ use boomfs_namenode::{Reads, Server};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// How long the cluster may take to be whole again.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -21,6 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const CAPACITY: u64 = 64 << 30;
 /// Hosts of clients.
 const USERS: [&str; 2] = ["user", "look"];
+
+/// A NameNode that gets another disk, and so is another one from then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewed {
+    /// Its disk is gone: it is admitted in its own place.
+    Lost(usize),
+    /// It is to be removed from the cluster first.
+    Leaves(usize),
+    /// It was removed, and its disk is gone: it is admitted like any other.
+    Left(usize),
+}
 
 /// What runs on a node.
 enum Running {
@@ -34,8 +46,9 @@ pub struct Group {
     world: World,
     io: Io,
     namenodes: usize,
-    /// The NameNode that lost its disk.
-    lost: Rc<Cell<Option<usize>>>,
+    renewed: Rc<Cell<Option<Renewed>>>,
+    /// What is being done about it.
+    renewing: Rc<Cell<Option<JoinHandle<()>>>>,
     /// What rotted.
     rotten: Rc<RefCell<rot::Rotten>>,
     /// Whoever loses its disk comes back under its old identity, which is a mistake.
@@ -43,6 +56,11 @@ pub struct Group {
     /// How a leader knows that it leads.
     reads: Reads,
     nodes: Rc<RefCell<Vec<Option<Running>>>>,
+}
+
+/// What a NameNode is called in the log until it is renewed.
+fn first_id(at: usize) -> NodeId {
+    NodeId(at as u64 + 1)
 }
 
 impl Group {
@@ -69,7 +87,8 @@ impl Group {
             world: world.clone(),
             io: world.node("fate"),
             namenodes,
-            lost: Rc::default(),
+            renewed: Rc::default(),
+            renewing: Rc::default(),
             rotten: Rc::default(),
             made_again: false,
             reads,
@@ -137,9 +156,8 @@ impl Group {
         let io = self.world.node(&self.host(at));
         let running = if at < self.namenodes {
             // The founder needs nobody, unless its folder is gone.
-            let lost = self.lost.get() == Some(at);
             let join = match at {
-                0 if !lost => Vec::new(),
+                0 if !self.has_new_disk(at) => Vec::new(),
                 _ => (0..self.namenodes)
                     .filter(|n| *n != at)
                     .map(|n| self.addr(n))
@@ -179,8 +197,7 @@ impl Group {
 
     async fn admit(&self, at: usize) -> Result<()> {
         let nonce = self.nonce(at).with_context(|| self.host(at))?;
-        let client =
-            Client::connect(self.world.node("admin"), Config::new(self.addrs(), "admin")).await?;
+        let client = self.admin().await?;
         let node = client
             .add_namenode(&Caller::default(), &self.addr(at), nonce, self.replaces(at))
             .await?;
@@ -196,9 +213,74 @@ impl Group {
 
     /// The node in whose place one is admitted.
     fn replaces(&self, at: usize) -> NodeId {
-        match self.lost.get() == Some(at) {
-            true => NodeId(at as u64 + 1),
+        match self.renewed.get() == Some(Renewed::Lost(at)) {
+            true => first_id(at),
             false => NodeId(0),
+        }
+    }
+
+    fn has_new_disk(&self, at: usize) -> bool {
+        [Renewed::Lost(at), Renewed::Left(at)]
+            .map(Some)
+            .contains(&self.renewed.get())
+    }
+
+    async fn admin(&self) -> Result<Client> {
+        let config = Config::new(self.addrs(), "admin");
+        Ok(Client::connect(self.world.node("admin"), config).await?)
+    }
+
+    /// A NameNode is removed from the cluster; tried before, it may be gone already.
+    async fn remove(&self, at: usize) -> Result<()> {
+        let (client, node) = (self.admin().await?, first_id(at));
+        loop {
+            match client.remove_namenode(&Caller::default(), node).await {
+                Err(Error::Refused(why)) if why.errno == errno::ENOENT => break,
+                Err(Error::Refused(why)) if why.errno == errno::EBUSY => {
+                    self.io.sleep(Duration::from_millis(20)).await;
+                }
+                other => {
+                    other?;
+                    break;
+                }
+            }
+        }
+        while client
+            .status()
+            .await?
+            .namenodes
+            .iter()
+            .any(|n| n.node == node && n.votes)
+        {
+            self.io.sleep(Duration::from_millis(20)).await;
+        }
+        Ok(client.close().await?)
+    }
+
+    /// Brings the NameNode that is to be renewed as far as it goes.
+    async fn renew(&self) -> Result<()> {
+        match self.renewed.get() {
+            None => Ok(()),
+            Some(Renewed::Lost(at) | Renewed::Left(at)) => self.admit(at).await,
+            Some(Renewed::Leaves(at)) => {
+                self.remove(at).await?;
+                self.world.note(&format!("{} has left", self.host(at)));
+                self.world.crash_and_lose_disk(&self.host(at));
+                self.set(at, None);
+                self.renewed.set(Some(Renewed::Left(at)));
+                self.start_one(at).await?;
+                self.admit(at).await
+            }
+        }
+    }
+
+    /// A NameNode is removed, and another one added where it was. In the midst of trouble that may come to nothing: the
+    /// calm sees to it then.
+    async fn rejoin(&self, at: usize) {
+        self.renewed.set(Some(Renewed::Leaves(at)));
+        if let Err(why) = self.renew().await {
+            self.world
+                .note(&format!("{} is not renewed yet: {why:#}", self.host(at)));
         }
     }
 
@@ -208,13 +290,13 @@ impl Group {
         let nonce = self.nonce(at);
         self.world.crash_and_lose_disk(&self.host(at));
         self.set(at, None);
-        self.lost.set(Some(at));
+        self.renewed.set(Some(Renewed::Lost(at)));
         if self.made_again {
             plant(nonce.map(Mistake::MadeAgainAs));
         }
         let started = self.start_one(at).await;
         if self.made_again {
-            self.lost.set(None);
+            self.renewed.set(None);
             plant(None);
         }
         let admitted = match started {
@@ -235,12 +317,12 @@ impl Group {
     }
 
     /// Does something after a while.
-    fn later(&self, ms: u64, act: impl AsyncFnOnce(Group) + 'static) {
+    fn later(&self, ms: u64, act: impl AsyncFnOnce(Group) + 'static) -> JoinHandle<()> {
         let group = self.clone();
         tokio::task::spawn_local(async move {
             group.io.sleep(Duration::from_millis(ms)).await;
             act(group).await;
-        });
+        })
     }
 
     fn everybody(&self) -> Vec<String> {
@@ -281,7 +363,14 @@ impl Group {
                 });
             }
             Fault::Crash(..) => {}
-            Fault::LoseDisk(at) => self.later(0, async move |group| group.lose_disk(at).await),
+            Fault::LoseDisk(at) => {
+                let task = self.later(0, async move |group| group.lose_disk(at).await);
+                self.renewing.set(Some(task));
+            }
+            Fault::Rejoin(at) => {
+                let task = self.later(0, async move |group| group.rejoin(at).await);
+                self.renewing.set(Some(task));
+            }
             Fault::Rot(at, which) if at < self.namenodes => {
                 self.later(0, async move |group| group.rot_namenode(at, which).await);
             }
@@ -394,17 +483,19 @@ impl Group {
         }
         // What was to happen later has happened.
         self.io.sleep(Duration::from_secs(2)).await;
+        if let Some(task) = self.renewing.take() {
+            task.abort();
+            // What it has not done is done below.
+            let _ = task.await;
+        }
         let mut ended = self.ended().await?;
         // One without a disk asks the others who they are: they come first.
-        ended.sort_by_key(|at| self.lost.get() == Some(*at) || self.is_rotten(*at));
+        ended.sort_by_key(|at| self.has_new_disk(*at) || self.is_rotten(*at));
         for at in ended {
             self.crash(at, Unsynced::Random);
             self.start_again(at).await?;
         }
-        match self.lost.get() {
-            Some(at) => self.admit(at).await,
-            None => Ok(()),
-        }
+        self.renew().await
     }
 
     /// Waits until all NameNodes have applied the same slots, and compares what they have then.

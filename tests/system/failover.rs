@@ -256,6 +256,11 @@ fn a_namenode_that_loses_its_folder_is_replaced() -> Result<()> {
 }
 
 #[test]
+fn namenodes_are_removed_and_added_while_leaders_are_killed() -> Result<()> {
+    drill(Scenario::ChangeNamenodes, 3, 3)
+}
+
+#[test]
 fn all_namenodes_killed_at_once_lose_nothing() -> Result<()> {
     drill(Scenario::KillAll, 3, 2)
 }

@@ -292,7 +292,11 @@ impl Engine {
                 tokio::select! {
                     biased;
                     e = &mut failure => return Err(e.into()),
-                    _ = stopped.changed() => continue,
+                    told = stopped.changed() => match told {
+                        Ok(()) => continue,
+                        // Its start was given up: nobody can tell it any more.
+                        Err(_) => return Ok(Some(Stop::Clean)),
+                    },
                     () = shared.inbox.work() => {}
                     got = self.queue.recv() => self.backlog.extend(got.into_iter().flatten()),
                     () = self.io.sleep(pause) => {}

@@ -8,6 +8,7 @@ use boomfs_io::{Io, Stream};
 use boomfs_wire::frame::{encode_message, read_message, write_message};
 use boomfs_wire::{Blob, ClusterId, FromNameNode, Peer, PeerRow, ToNameNode};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -62,6 +63,8 @@ struct Queue {
     work: Notify,
     /// Where it listens.
     host: Mutex<String>,
+    /// It is kept up. Otherwise it ends with its connection, and is made again when there is something to send.
+    kept: AtomicBool,
 }
 
 impl Queue {
@@ -93,6 +96,12 @@ struct Link {
     task: JoinHandle<()>,
 }
 
+impl Link {
+    fn is_up(&self) -> bool {
+        !self.task.is_finished()
+    }
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
         self.task.abort();
@@ -105,9 +114,8 @@ pub struct Peers {
     io: Io,
     me: Me,
     metrics: Arc<Metrics>,
+    /// To those that the log lists, and to others that have called: they may be new, or have left and not know it yet.
     links: Mutex<BTreeMap<u64, Link>>,
-    /// Those that the log listed last.
-    listed: Mutex<BTreeSet<u64>>,
     /// Where others said that they listen; goes before what the log says.
     heard: Mutex<BTreeMap<u64, String>>,
     /// Links to who may not know of this one.
@@ -126,7 +134,6 @@ impl Peers {
             me,
             metrics,
             links: Mutex::default(),
-            listed: Mutex::default(),
             heard: Mutex::default(),
             calls: Mutex::default(),
         }
@@ -140,25 +147,24 @@ impl Peers {
     /// Tells NameNodes that may have been told another address where this one listens.
     pub fn call(&self, hosts: &[String]) {
         let calls = hosts.iter().filter(|host| **host != self.me.addr);
-        let calls = calls.map(|host| self.link(0, host.clone())).collect();
+        let calls = calls.map(|host| self.link(0, host.clone(), true)).collect();
         *lock(&self.calls) = calls;
     }
 
-    /// These are the NameNodes, by their nonces, and where the log says that they listen. One that was heard and is not
-    /// among them may be new: this NameNode may be behind.
+    /// These are the NameNodes, by their nonces, and where the log says that they listen.
     pub fn set(&self, all: &BTreeMap<u64, String>) {
         let heard = lock(&self.heard).clone();
-        let before = std::mem::replace(&mut *lock(&self.listed), all.keys().copied().collect());
         let mut links = lock(&self.links);
-        links.retain(|nonce, _| all.contains_key(nonce) || !before.contains(nonce));
+        for (nonce, link) in &*links {
+            let kept = all.contains_key(nonce);
+            link.queue.kept.store(kept, Ordering::Relaxed);
+        }
         for (nonce, host) in all {
-            if *nonce == self.me.nonce {
+            if *nonce == self.me.nonce || links.get(nonce).is_some_and(Link::is_up) {
                 continue;
             }
             let host = heard.get(nonce).unwrap_or(host);
-            links
-                .entry(*nonce)
-                .or_insert_with(|| self.link(*nonce, host.clone()));
+            links.insert(*nonce, self.link(*nonce, host.clone(), true));
         }
     }
 
@@ -173,9 +179,10 @@ impl Peers {
         drop(heard);
         let mut links = lock(&self.links);
         match links.get(&nonce) {
-            Some(link) => host.clone_into(&mut link.queue.host()),
-            None => {
-                links.insert(nonce, self.link(nonce, host.to_owned()));
+            Some(link) if link.is_up() => host.clone_into(&mut link.queue.host()),
+            other => {
+                let kept = other.is_some_and(|link| link.queue.kept.load(Ordering::Relaxed));
+                links.insert(nonce, self.link(nonce, host.to_owned(), kept));
             }
         }
     }
@@ -192,7 +199,12 @@ impl Peers {
 
     /// Sends what a run says to one NameNode.
     pub fn send(&self, nonce: u64, rows: Rows) {
-        let links = lock(&self.links);
+        let mut links = lock(&self.links);
+        if let Some(link) = links.get(&nonce).filter(|link| !link.is_up()) {
+            let kept = link.queue.kept.load(Ordering::Relaxed);
+            let host = link.queue.host().clone();
+            links.insert(nonce, self.link(nonce, host, kept));
+        }
         let dropped = match links.get(&nonce) {
             Some(link) => {
                 let mut waiting = link.queue.lock();
@@ -217,9 +229,10 @@ impl Peers {
         lock(&self.calls).clear();
     }
 
-    fn link(&self, nonce: u64, host: String) -> Link {
+    fn link(&self, nonce: u64, host: String, kept: bool) -> Link {
         let queue = Arc::new(Queue {
             host: Mutex::new(host),
+            kept: AtomicBool::new(kept),
             ..Queue::default()
         });
         let run = run(
@@ -239,7 +252,7 @@ impl Peers {
 /// Addresses that are remembered, at most.
 const MAX_HEARD: usize = 64;
 
-/// Keeps a link up.
+/// Keeps a link up, or makes it once.
 async fn run(io: Io, me: Me, nonce: u64, queue: Arc<Queue>, metrics: Arc<Metrics>) {
     let mut pause = BACKOFF.0;
     let mut told = BTreeSet::new();
@@ -266,6 +279,9 @@ async fn run(io: Io, me: Me, nonce: u64, queue: Arc<Queue>, metrics: Arc<Metrics
         }
         let dropped = queue.clear();
         Metrics::add(&metrics.peer_messages_dropped, dropped as u64);
+        if !queue.kept.load(Ordering::Relaxed) {
+            return;
+        }
         let jitter = io.random_u64() % 8;
         io.sleep(pause + Duration::from_millis(jitter)).await;
         pause = (pause * 2).min(BACKOFF.1);

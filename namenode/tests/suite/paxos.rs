@@ -44,12 +44,13 @@ fn changed_program(count: usize, mistake: Option<&Mistake>) -> Arc<Program> {
         .map(|n| format!("namenode({n}, {n}, \"\", @\"n{n}\");\n"))
         .collect();
     let text = format!(
-        "{}\nmembership(0, [{}]);\n{nodes}",
+        "{}\nmembership(0, [{}]);\nnext_namenode({});\n{nodes}",
         concat!(
             include_str!("paxos_glue.olg"),
             include_str!("paxos_invariants.olg")
         ),
-        members.join(", ")
+        members.join(", "),
+        count + 1
     );
     sources.add("glue.olg", text);
     match compile("glue.olg", &sources, &[], CompileOptions::default()) {
@@ -411,7 +412,8 @@ impl Net {
 
     fn replicated(&mut self, at: usize) -> BTreeMap<RelId, BTreeSet<Row>> {
         let node = self.peers[at].node.as_mut().unwrap();
-        let all = ["clock", "membership", "namenode"].map(|name| self.program.find(name).unwrap());
+        let all = ["clock", "membership", "namenode", "next_namenode"]
+            .map(|name| self.program.find(name).unwrap());
         all.into_iter()
             .map(|rel| (rel, node.rows(rel).into_iter().collect()))
             .collect()

@@ -59,6 +59,14 @@ impl Engine {
                         }
                     }
                 }
+                if !hosts.contains_key(&me) {
+                    let left = std::mem::take(&mut self.shared.about().node);
+                    if left != 0 {
+                        tracing::warn!(
+                            "NameNode {left} was removed from the cluster: it has no vote any more; stop it"
+                        );
+                    }
+                }
                 self.standing.others = hosts.keys().any(|nonce| *nonce != me);
                 self.shared.peers.set(&hosts);
             }

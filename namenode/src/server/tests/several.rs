@@ -37,23 +37,29 @@ impl Group {
     /// Waits until the last change of the members has taken effect.
     async fn changed(&self) {
         let leader = self.leader().await;
-        let mut raw = Raw::observer(&self.io(), &addr(leader)).await;
+        let raw = Raw::observer(&self.io(), &addr(leader)).await;
+        self.has_rows(raw, "? x(F, M) :- membership(F, M);", 1)
+            .await;
+    }
+
+    /// Waits until a query has so many rows.
+    async fn has_rows(&self, mut raw: Raw, text: &str, count: usize) {
         for req in 1..200 {
             raw.send(ToNameNode::Query {
                 req,
-                text: "? x(F, M) :- membership(F, M);".to_owned(),
+                text: text.to_owned(),
                 limit: 9,
                 watch: false,
             })
             .await;
             match raw.receive().await {
-                Some(FromNameNode::Rows { added, .. }) if added.len() == 1 => return,
+                Some(FromNameNode::Rows { added, .. }) if added.len() == count => return,
                 Some(FromNameNode::Rows { .. }) => {}
                 other => panic!("{other:?}"),
             }
             self.io().sleep(Duration::from_millis(50)).await;
         }
-        panic!("the members do not change\n{}", self.show().await);
+        panic!("{text} never has {count} rows\n{}", self.show().await);
     }
 
     async fn start_one(&mut self, number: usize) {
@@ -448,4 +454,55 @@ fn one_that_moved_is_found_where_it_says_it_is() {
         }
         panic!("it has applied {} of {slot} slots", applied());
     });
+}
+
+#[test]
+fn one_that_has_left_and_does_not_know_it_is_told_and_keeps_nobody_from_leading() {
+    let world = World::new(46);
+    world.run(async {
+        let group = Group::start(&world, 3).await;
+        let leader = group.leader().await;
+        let gone = 1 + leader % 3;
+        let node = group.identity(gone).await.unwrap().node;
+        let cut = |on| {
+            for other in (1..=3).filter(|other| *other != gone) {
+                world.cut(&host(other), &host(gone), on);
+            }
+        };
+        // It hears of no leader, and stands again and again. Its own connections last.
+        cut(true);
+        let mut raw = group.client(None).await;
+        raw.call(1, Op::RemoveNameNode { node }).await.unwrap();
+        group.changed().await;
+        cut(false);
+        // The two that are left need one another.
+        let io = group.io();
+        world.pause(&host(leader), true);
+        io.sleep(Duration::from_secs(1)).await;
+        world.pause(&host(leader), false);
+        // Whoever has not applied the change yet may hear it once more.
+        io.sleep(Duration::from_secs(3)).await;
+        let mut raw = group.client(None).await;
+        raw.call(1, mkdir("after")).await.unwrap();
+        let mut raw = Raw::connect(&io, &addr(gone)).await;
+        raw.hello(Peer::Observer { stale: true }).await;
+        group.has_rows(raw, "? x(N) :- me(N, _);", 0).await;
+        assert_eq!(group.identity(gone).await.unwrap().node, NodeId(0));
+    });
+}
+
+#[test]
+fn one_whose_start_is_given_up_stops() {
+    for ms in 1..30 {
+        let world = World::new(47);
+        world.run(async {
+            let io = world.node("nn1");
+            let config = || config(Path::new("/nn"), "nn1:9000");
+            let start = Server::start_local(io.clone(), config());
+            // Given up at any time.
+            let _ = io.timeout(Duration::from_millis(ms), start).await;
+            io.sleep(Duration::from_secs(5)).await;
+            Server::start_local(io, config()).await.unwrap();
+        });
+    }
 }
