@@ -225,11 +225,19 @@ impl Client {
             result = result.and(closed);
         }
         if self.session() != SessionId(0) {
-            let ended = self.command(&Caller::default(), Op::CloseSession).await;
-            result = result.and(ended.map(|_| ()));
+            result = result.and(self.end_session().await);
         }
         self.inner.link.stop();
         result
+    }
+
+    async fn end_session(&self) -> Result<(), Error> {
+        self.inner.link.closes();
+        match self.command(&Caller::default(), Op::CloseSession).await {
+            // The answer is gone if a leader ended it and died: to the next one the session is unknown.
+            Ok(_) | Err(Error::SessionLost { .. }) => Ok(()),
+            Err(why) => Err(why),
+        }
     }
 
     /// Runs a command: exactly once, also over reconnects and restarts of the NameNode. When it fails with

@@ -143,6 +143,11 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The end of the session is being asked for.
+    pub fn closes(&self) {
+        self.state().closes = true;
+    }
+
     /// Ends the link. Calls that wait fail.
     pub fn stop(&self) {
         self.stop.set(true);
@@ -478,7 +483,9 @@ impl Link {
 
     fn lose_session(&self, failure: &Failure) {
         let mut state = self.state();
-        tracing::warn!(session = %state.session, "session lost: {}", failure.message);
+        if !state.closes {
+            tracing::warn!(session = %state.session, "session lost: {}", failure.message);
+        }
         state.lose_session(self.io.random_u64() >> 1);
         let freed = state.take_freed();
         self.window.add_permits(freed);

@@ -90,6 +90,8 @@ pub enum Effect {
 pub struct State {
     pub epoch: u64,
     pub session: SessionId,
+    /// The end of the session was asked for.
+    pub closes: bool,
     pub nonce: u64,
     pub cluster: Option<ClusterId>,
     pub block_size: u64,
@@ -137,6 +139,7 @@ impl State {
             connected: None,
             connection: 0,
             ballot: 0,
+            closes: false,
             renewal_owed: false,
             learned: VecDeque::new(),
             renew_now: false,

@@ -129,6 +129,30 @@ fn lost_session_fails_its_writers_and_is_followed_by_a_new_one() {
 }
 
 #[test]
+fn session_whose_end_was_not_answered_has_ended() {
+    let fake = Fake::new(10, 0, 4096);
+    fake.world.run(async {
+        fake.start().await;
+        let client = fake.client().await;
+        let session = client.session();
+        fake.state().mute = true;
+        let closing = tokio::spawn({
+            let client = client.clone();
+            async move { client.close().await }
+        });
+        fake.world
+            .node("client")
+            .sleep(limits::SILENCE_LIMIT * 2)
+            .await;
+        // It was ended by a NameNode that died before it could say so.
+        fake.state().expired.insert(session);
+        fake.state().mute = false;
+        closing.await.unwrap().unwrap();
+    });
+    nothing_wrong(&fake);
+}
+
+#[test]
 fn command_that_was_sent_under_a_lost_session_fails_and_later_ones_do_not() {
     let fake = Fake::new(9, 0, 4096);
     fake.world.run(async {
