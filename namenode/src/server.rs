@@ -28,6 +28,7 @@ use crate::store::StoreError;
 use boomfs_io::{Io, watch};
 use boomfs_wire::ClusterId;
 use overlog::ir::Program;
+use overlog::node::Planned;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -152,29 +153,30 @@ impl From<StoreError> for ServerError {
 }
 
 /// The rules that a NameNode runs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Rulebook {
-    program: Arc<Program>,
+    planned: Planned,
     /// Of their text.
     hash: u64,
 }
 
 impl Rulebook {
-    fn new(program: Program, text: &str) -> Rulebook {
+    fn new(program: Program, text: &str) -> Result<Rulebook, ServerError> {
         // FNV-1a, 64 bits.
         let step = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
-        Rulebook {
-            program: Arc::new(program),
+        Ok(Rulebook {
+            planned: Planned::new(Arc::new(program))
+                .map_err(|e| ServerError::Rules(e.to_string()))?,
             hash: text.bytes().fold(0xcbf2_9ce4_8422_2325, step),
-        }
+        })
     }
 
-    /// The rules of this build: read once, for all NameNodes of a process.
+    /// The rules of this build: read and planned once, for all NameNodes of a process.
     fn own() -> Result<Rulebook, ServerError> {
         static OWN: OnceLock<Rulebook> = OnceLock::new();
         let read = || {
             let program = rules::program().map_err(|e| ServerError::Rules(e.render()))?;
-            Ok(Rulebook::new(program, &rules::text()))
+            Rulebook::new(program, &rules::text())
         };
         if rules::are_changed() {
             return read();

@@ -5,7 +5,7 @@ use crate::Digest;
 use crate::api::{Change, Message, Options, Output, RunError, Time, check_input};
 use crate::engine::changes::Changes;
 use crate::engine::machine::Machine;
-use crate::engine::plan::EventRule;
+use crate::engine::plan::{EventRule, Indexes};
 use crate::engine::state::State;
 use crate::functions::Function;
 use crate::ir::{Program, RelId, RelKind, Rule, RuleId, TableClass};
@@ -24,7 +24,7 @@ use schedule::Schedule;
 pub struct Node {
     program: Arc<Program>,
     options: Options,
-    schedule: Schedule,
+    schedule: Arc<Schedule>,
     state: State,
     machine: Machine,
     /// Room for what a rule finds.
@@ -35,6 +35,34 @@ pub struct Node {
     violated: BTreeMap<RelId, BTreeSet<Row>>,
     /// Changes of kept queries that nobody has taken yet.
     watched: BTreeMap<RelId, BTreeMap<Row, bool>>,
+}
+
+/// A program and the plans of its rules: made once, for all nodes that run it.
+#[derive(Clone)]
+pub struct Planned {
+    program: Arc<Program>,
+    schedule: Arc<Schedule>,
+    indexes: Arc<Indexes>,
+}
+
+impl Planned {
+    /// Plans the rules of a program.
+    ///
+    /// # Errors
+    /// A rule cannot be planned.
+    pub fn new(program: Arc<Program>) -> Result<Planned, RunError> {
+        let (schedule, indexes) = Schedule::new(&program)?;
+        Ok(Planned {
+            program,
+            schedule: Arc::new(schedule),
+            indexes: Arc::new(indexes),
+        })
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
 }
 
 /// A query whose answer is kept up to date.
@@ -65,16 +93,24 @@ impl Node {
     /// # Errors
     /// A rule cannot be planned.
     pub fn new(program: Arc<Program>, options: Options) -> Result<Node, RunError> {
-        let (schedule, indexes) = Schedule::new(&program)?;
+        Node::of(&Planned::new(program)?, options)
+    }
+
+    /// The same for a program that is planned already.
+    ///
+    /// # Errors
+    /// A view cannot be built.
+    pub fn of(planned: &Planned, options: Options) -> Result<Node, RunError> {
+        let schedule = Arc::clone(&planned.schedule);
         let state = State::new(
-            Arc::clone(&program),
-            indexes,
+            Arc::clone(&planned.program),
+            Arc::clone(&planned.indexes),
             &schedule.event_indexes,
             &schedule.noted,
             options.recent_rows,
         )?;
         Ok(Node {
-            program,
+            program: Arc::clone(&planned.program),
             options,
             schedule,
             state,

@@ -6,6 +6,7 @@
 //!
 //! `BOOMFS_SIM_SEEDS` is how many seeds are run (default 250), `BOOMFS_SIM_SEED` where they start. A failure prints the
 //! command that runs its seed alone, with as few faults as still make it fail: `BOOMFS_SIM_FAULTS` says which of them.
+//! `BOOMFS_SIM_TRACES` names a file for a checksum of each seed's trace.
 
 #[path = "mistakes.rs"]
 mod mistakes;
@@ -20,6 +21,9 @@ use boomfs_drill::workload::{Habit, Shared, list_all, work};
 use boomfs_io::sim::World;
 use boomfs_namenode::Reads;
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -213,12 +217,38 @@ fn report(seed: u64, why: &str) -> String {
     )
 }
 
+/// The file for checksums of traces, if one is asked for.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what a developer asks for is written to a real disk"
+)]
+fn sums() -> Result<Option<File>> {
+    let file = std::env::var_os("BOOMFS_SIM_TRACES").map(File::create);
+    file.transpose().context("BOOMFS_SIM_TRACES")
+}
+
+/// Adds a checksum of a run's trace to a file: two programs that should do the same can be compared.
+fn note_sum(mut to: &File, world: &World, seed: u64) -> std::io::Result<()> {
+    let mut sum = DefaultHasher::new();
+    world.trace().hash(&mut sum);
+    // One write: several threads write lines.
+    to.write_all(format!("{seed} {:016x}\n", sum.finish()).as_bytes())
+}
+
 #[test]
 fn nothing_is_lost_whatever_goes_wrong() -> Result<()> {
     let from = number("BOOMFS_SIM_SEED", 1)?;
     let count = number("BOOMFS_SIM_SEEDS", 250)?;
     let kept = kept(std::env::var("BOOMFS_SIM_FAULTS").ok().as_deref())?;
-    let fails = |seed| failure(&Run::new(seed, kept.clone())).map(|why| (seed, why));
+    let sums = sums()?;
+    let fails = |seed| {
+        let run = Run::new(seed, kept.clone());
+        let why = failure(&run).or_else(|| {
+            let error = note_sum(sums.as_ref()?, &run.world, seed).err()?;
+            Some(format!("BOOMFS_SIM_TRACES: {error}"))
+        });
+        why.map(|why| (seed, why))
+    };
     match first(from..=from + count - 1, fails) {
         Some((seed, why)) => bail!("{}", report(seed, &why)),
         None => Ok(()),

@@ -18,7 +18,7 @@ use boomfs_wire::frame::{read_message, write_message};
 use boomfs_wire::{ClusterId, FromNameNode, Peer, ToNameNode};
 use overlog::api::{self, Output, Time};
 use overlog::ir::{Program, RelId, RelKind, TableClass};
-use overlog::node::Node;
+use overlog::node::{Node, Planned};
 use overlog::{Row, Value, packed};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,11 +67,7 @@ pub async fn boot(
         options.cluster = Some(find_cluster(io, &config.join).await?);
     }
     let mut folder = Folder::open(io, &config.data, options).await?;
-    let mut rules = Rules::new(
-        rulebook.program.clone(),
-        folder.identity.nonce,
-        metrics.clone(),
-    )?;
+    let mut rules = Rules::new(&rulebook.planned, folder.identity.nonce, metrics.clone())?;
     let local = local_rows(&rules.program, &mut folder).await?;
     restore(&mut rules, &folder).await?;
     for (rel, rows) in &local {
@@ -388,12 +384,9 @@ impl Rules {
     /// Makes a node of the rules, for the NameNode whose folder has this nonce.
     ///
     /// # Errors
-    /// They lack an event, or cannot be planned.
-    pub fn new(
-        program: Arc<Program>,
-        nonce: u64,
-        metrics: Arc<Metrics>,
-    ) -> Result<Rules, ServerError> {
+    /// They lack an event, or a view cannot be built.
+    pub fn new(planned: &Planned, nonce: u64, metrics: Arc<Metrics>) -> Result<Rules, ServerError> {
+        let program = Arc::clone(planned.program());
         let (inputs, outputs) = (Inputs::find(&program)?, Outputs::find(&program)?);
         let observed = Observed::find(&program)?;
         let peer_events = PeerEvents::find(&program)?;
@@ -404,8 +397,7 @@ impl Rules {
             replicated_changes: false,
             ..api::Options::new(Value::addr(input::peer_addr(nonce)))
         };
-        let node =
-            Node::new(program.clone(), options).map_err(|e| ServerError::Rules(e.to_string()))?;
+        let node = Node::of(planned, options).map_err(|e| ServerError::Rules(e.to_string()))?;
         Ok(Rules {
             node,
             program,

@@ -28,7 +28,7 @@ fn toy() -> Rulebook {
     sources.add("toy.olg", text);
     let (program, _) = compile("toy.olg", &sources, &[], CompileOptions::default())
         .unwrap_or_else(|e| panic!("{e}"));
-    Rulebook::new(program, text)
+    Rulebook::new(program, text).unwrap()
 }
 
 fn config(data: &Path, listen: &str) -> Config {

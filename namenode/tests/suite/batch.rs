@@ -4,11 +4,11 @@
 use super::mistakes::Mistake;
 use super::{Dice, Flying, MS, Net, changed_program, of_case, program, seed};
 use overlog::api::Time;
-use overlog::ir::{Program, RelId};
+use overlog::ir::RelId;
+use overlog::node::Planned;
 use overlog::{Row, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 /// What a node decides by. What is left out only says when it loses patience.
 const TABLES: &[&str] = &[
@@ -53,7 +53,7 @@ impl Outcome {
 }
 
 /// Nodes to which much has happened, always the same for a case.
-fn net_of(programs: &[Arc<Program>; 2], case: u32) -> Net {
+fn net_of(programs: &[Planned; 2], case: u32) -> Net {
     let mut dice = Dice(seed().wrapping_mul(2_000_003) + u64::from(case));
     let (program, count) = of_case(programs, case);
     let mut net = Net::new(program, count, &mut dice);
@@ -159,7 +159,7 @@ fn orders(count: usize) -> Vec<Vec<usize>> {
 }
 
 /// How many messages came together; or what they did that they do in no order.
-fn try_case(programs: &[Arc<Program>; 2], case: u32) -> Result<usize, String> {
+fn try_case(programs: &[Planned; 2], case: u32) -> Result<usize, String> {
     let mut net = net_of(programs, case);
     let Some((at, rows)) = arrivals(&net, &mut Dice(u64::from(case))) else {
         return Ok(0);
@@ -176,7 +176,7 @@ fn try_case(programs: &[Arc<Program>; 2], case: u32) -> Result<usize, String> {
     }
     let came: Vec<String> = rows
         .iter()
-        .map(|(rel, row)| format!("  {} {row:?}\n", net.program.relation(*rel).name))
+        .map(|(rel, row)| format!("  {} {row:?}\n", net.planned.program().relation(*rel).name))
         .collect();
     Err(format!(
         "case {case}: no order does what these do together to node {at}\n{}{all}{}",
@@ -198,7 +198,7 @@ fn differences(net: &Net, together: &Outcome, in_order: &Outcome) -> String {
         text += &format!("  chosen: together {all:?}, in order {others:?}\n");
     }
     for (_, rel, row) in together.said.difference(&in_order.said) {
-        let name = &net.program.relation(*rel).name;
+        let name = &net.planned.program().relation(*rel).name;
         text += &format!("  only together: {name} {row:?}\n");
     }
     text

@@ -54,7 +54,7 @@ impl Net {
             .map_or_else(Vec::new, |row| ballot(&row[0]));
         let before = std::mem::replace(&mut self.peers[at].promised, now);
         for message in messages {
-            let name = &self.program.relation(message.rel).name;
+            let name = &self.planned.program().relation(message.rel).name;
             if name == "promise" || name == "vote" {
                 let of = ballot(&message.row.values()[2]);
                 assert!(
@@ -67,7 +67,7 @@ impl Net {
 
     /// What a node says it has promised or voted for is on its disk.
     pub fn check_told(&mut self, at: usize, message: &Message) {
-        let name = self.program.relation(message.rel).name.clone();
+        let name = self.planned.program().relation(message.rel).name.clone();
         let told = message.row.values();
         let stored = |net: &Net, table: &str| -> Vec<Vec<Value>> {
             let rows = net.peers[at].stored.get(&net.rel(table));

@@ -11,20 +11,20 @@ mod weather;
 
 use mistakes::Mistake;
 use overlog::api::{Change, Message, Options, Output, Time};
-use overlog::ir::{Program, RelId, RelKind, TableClass};
-use overlog::node::Node;
+use overlog::ir::{RelId, RelKind, TableClass};
+use overlog::node::{Node, Planned};
 use overlog::{CompileOptions, Row, Sources, Value, compile};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 const MS: i64 = 1_000_000;
 
-fn program(count: usize) -> Arc<Program> {
+fn program(count: usize) -> Planned {
     changed_program(count, None)
 }
 
 /// The rules, with a mistake in them if one is given.
-fn changed_program(count: usize, mistake: Option<&Mistake>) -> Arc<Program> {
+fn changed_program(count: usize, mistake: Option<&Mistake>) -> Planned {
     let mut sources = Sources::new();
     let mut found = 0;
     for (name, text) in boomfs_namenode::rules::FILES {
@@ -54,7 +54,7 @@ fn changed_program(count: usize, mistake: Option<&Mistake>) -> Arc<Program> {
     );
     sources.add("glue.olg", text);
     match compile("glue.olg", &sources, &[], CompileOptions::default()) {
-        Ok((program, _)) => Arc::new(program),
+        Ok((program, _)) => Planned::new(Arc::new(program)).unwrap(),
         Err(errors) => panic!("{}", errors.render()),
     }
 }
@@ -149,7 +149,7 @@ enum Link {
 }
 
 struct Net {
-    program: Arc<Program>,
+    planned: Planned,
     peers: Vec<Peer>,
     flying: Vec<Flying>,
     /// Links that are not as they should be, by sender and receiver.
@@ -166,7 +166,7 @@ struct Net {
 }
 
 impl Net {
-    fn new(program: &Arc<Program>, count: usize, dice: &mut Dice) -> Net {
+    fn new(planned: &Planned, count: usize, dice: &mut Dice) -> Net {
         let peers = (0..count).map(|_| Peer {
             node: None,
             stored: BTreeMap::new(),
@@ -183,7 +183,7 @@ impl Net {
             paused_until: 0,
         });
         let mut net = Net {
-            program: Arc::clone(program),
+            planned: planned.clone(),
             peers: peers.collect(),
             flying: Vec::new(),
             links: BTreeMap::new(),
@@ -198,7 +198,7 @@ impl Net {
     }
 
     fn rel(&self, name: &str) -> RelId {
-        self.program.find(name).unwrap()
+        self.planned.program().find(name).unwrap()
     }
 
     fn clock(&self, at: usize) -> i64 {
@@ -211,7 +211,7 @@ impl Net {
             .iter()
             .map(|name| self.rel(name))
             .collect();
-        let mut node = Node::new(self.program.clone(), options).unwrap();
+        let mut node = Node::of(&self.planned, options).unwrap();
         let peer = &mut self.peers[at];
         // Without a checkpoint the facts are the state that the log starts from.
         let fresh = peer.checkpoint.is_empty();
@@ -306,10 +306,10 @@ impl Net {
         let (eager, held): (Vec<_>, Vec<_>) = out
             .messages
             .into_iter()
-            .partition(|m| self.program.relation(m.rel).eager);
+            .partition(|m| self.planned.program().relation(m.rel).eager);
         let local = |change: &Change| {
             matches!(
-                self.program.relation(change.rel).kind,
+                self.planned.program().relation(change.rel).kind,
                 RelKind::Table(TableClass::Local)
             )
         };
@@ -327,7 +327,7 @@ impl Net {
         let (mut chosen, mut behind) = (Vec::new(), None);
         for (rel, row) in out.observed {
             let values = row.values();
-            match self.program.relation(rel).name.as_str() {
+            match self.planned.program().relation(rel).name.as_str() {
                 "chosen" => chosen.push((int(&values[0]), values[1].clone())),
                 "begins" => self.peers[at].governs = true,
                 "steps_down" => self.peers[at].governs = false,
@@ -413,7 +413,7 @@ impl Net {
     fn replicated(&mut self, at: usize) -> BTreeMap<RelId, BTreeSet<Row>> {
         let node = self.peers[at].node.as_mut().unwrap();
         let all = ["clock", "membership", "namenode", "next_namenode"]
-            .map(|name| self.program.find(name).unwrap());
+            .map(|name| self.planned.program().find(name).unwrap());
         all.into_iter()
             .map(|rel| (rel, node.rows(rel).into_iter().collect()))
             .collect()
@@ -659,7 +659,7 @@ fn a_calm_cluster_keeps_its_leader_and_stores_nothing() {
 }
 
 /// Any schedule of deliveries, losses, repeats, stops, starts, syncs and clocks, and then calm.
-fn any_schedule(programs: &[Arc<Program>; 2], seed: u64, case: u32) {
+fn any_schedule(programs: &[Planned; 2], seed: u64, case: u32) {
     let mut dice = Dice(seed.wrapping_mul(1_000_003) + u64::from(case));
     let (program, count) = of_case(programs, case);
     let mut net = Net::new(program, count, &mut dice);
@@ -703,7 +703,7 @@ fn settles(net: &mut Net, case: &str) {
 }
 
 /// The program of a case, and how many nodes run it.
-fn of_case(programs: &[Arc<Program>; 2], case: u32) -> (&Arc<Program>, usize) {
+fn of_case(programs: &[Planned; 2], case: u32) -> (&Planned, usize) {
     let few = case % 4 != 3;
     (&programs[usize::from(!few)], if few { 3 } else { 5 })
 }

@@ -2,8 +2,7 @@
 //! their link lets them, nodes stop, pause and start, and links break and are mended.
 
 use super::{Dice, Link, MS, Net, of_case, program, seed};
-use overlog::ir::Program;
-use std::sync::Arc;
+use overlog::node::Planned;
 
 /// When what is on a link comes that is held.
 const NEVER: i64 = i64::MAX / 2;
@@ -183,7 +182,7 @@ impl Net {
 }
 
 /// Weather of one kind for some seconds, then of another, and then calm.
-pub fn any_weather(programs: &[Arc<Program>; 2], case: u32) {
+pub fn any_weather(programs: &[Planned; 2], case: u32) {
     let mut dice = Dice(seed().wrapping_mul(1_000_033) + u64::from(case));
     let (program, count) = of_case(programs, case);
     let mut net = Net::new(program, count, &mut dice);

@@ -381,7 +381,7 @@ fn plans<W: World>(
             indexes: world.indexes(),
             event_indexes: &mut BTreeMap::new(),
             noted: &mut BTreeMap::new(),
-            late: &BTreeSet::new(),
+            late: &plan::lag::Late::new(),
         }
         .free_body(rule, &mut bound)
         .map_err(|e| Stop::View(e.to_string()))?;

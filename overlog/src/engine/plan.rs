@@ -164,8 +164,8 @@ pub struct EventRule {
     pub events: Vec<RelId>,
     /// Looked at before it runs.
     pub guards: Vec<Guard>,
-    /// It reads views that may lag behind their tables.
-    pub reads_views: bool,
+    /// Tables whose changes the views that it reads must have taken.
+    pub tables_behind_views: Vec<RelId>,
     /// Slots.
     pub slots: usize,
     /// The head has aggregates.
@@ -187,7 +187,7 @@ pub struct Planner<'a> {
     /// Columns of events whose different values are noted.
     pub noted: &'a mut BTreeMap<RelId, Vec<usize>>,
     /// Views that may lag behind their tables.
-    pub late: &'a BTreeSet<RelId>,
+    pub late: &'a lag::Late,
 }
 
 impl Planner<'_> {
@@ -220,7 +220,7 @@ impl Planner<'_> {
             guards: guards::of(rule, &events, self.noted),
             by_key: by_key(self.program, rule),
             unchecked: unchecked(self.program, rule),
-            reads_views: lag::reads_any(rule, self.late),
+            tables_behind_views: lag::must_be_seen(self.program, self.late, &rule.body),
             slots: slots(rule),
             grouped: rule.head.args.iter().any(|a| matches!(a, HeadArg::Agg(_))),
         })

@@ -8,7 +8,7 @@ use crate::engine::plan::{self, Body, IndexId, Indexes, Planner};
 use crate::engine::state::State;
 use crate::engine::tables::restore_order;
 use crate::functions::Function;
-use crate::ir::{Program, RelId, Rule, Term};
+use crate::ir::{Program, RelId, Rule};
 use crate::packed::Row;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +48,7 @@ pub enum Progress {
 /// The state at some moment.
 struct Frozen {
     program: Arc<Program>,
-    indexes: Rc<Indexes>,
+    indexes: Arc<Indexes>,
     snapshots: Vec<Stored>,
     functions: Vec<Function>,
     views: LazyViews,
@@ -133,7 +133,7 @@ impl Query {
             indexes: &indexes,
             event_indexes: &mut BTreeMap::new(),
             noted: &mut BTreeMap::new(),
-            late: &BTreeSet::new(),
+            late: &plan::lag::Late::new(),
         }
         .free_body(rule, &mut BTreeSet::new())
         .map_err(|e| e.to_string())?;
@@ -202,26 +202,6 @@ impl Query {
             Err(Stop::View(why)) => Progress::Failed(why),
         }
     }
-}
-
-/// The relations that a rule's body reads, through views on demand too.
-pub fn reads_through(program: &Program, body: &[Term]) -> BTreeSet<RelId> {
-    let mut all = BTreeSet::new();
-    let mut left = BTreeSet::new();
-    plan::graph::reads(body, &mut left);
-    while let Some(rel) = left.pop_first() {
-        if !all.insert(rel) {
-            continue;
-        }
-        for rule in program
-            .rules
-            .iter()
-            .filter(|r| r.head.rel == rel && program.relation(rel).is_view())
-        {
-            plan::graph::reads(&rule.body, &mut left);
-        }
-    }
-    all
 }
 
 /// Rows of some tables at some moment, to be read in parts.

@@ -42,7 +42,7 @@ pub type Delta = (RelId, Row, bool);
 pub struct State {
     /// The program.
     pub program: Arc<Program>,
-    indexes: Rc<Indexes>,
+    indexes: Arc<Indexes>,
     worker: Worker,
     tables: BTreeMap<RelId, TableWriter>,
     /// Of all replicated tables.
@@ -86,7 +86,7 @@ impl State {
     /// A kept view cannot be built.
     pub fn new(
         program: Arc<Program>,
-        indexes: Indexes,
+        indexes: Arc<Indexes>,
         event_indexes: &BTreeMap<RelId, Vec<Vec<usize>>>,
         noted: &BTreeMap<RelId, Vec<usize>>,
         recent_rows: usize,
@@ -125,7 +125,7 @@ impl State {
         let batches = RefCell::new(vec![None; indexes.len()]);
         let recent = vec![Rc::default(); indexes.len()];
         let mut state = State {
-            indexes: Rc::new(indexes),
+            indexes,
             worker,
             tables,
             digest: Digest::default(),
@@ -168,8 +168,8 @@ impl State {
     }
 
     /// All arrangements.
-    pub fn indexes_shared(&self) -> Rc<Indexes> {
-        Rc::clone(&self.indexes)
+    pub fn indexes_shared(&self) -> Arc<Indexes> {
+        Arc::clone(&self.indexes)
     }
 
     fn advance_all(&mut self) {
@@ -184,7 +184,7 @@ impl State {
         self.places.get_mut().clear();
         let mut tables = BTreeSet::new();
         let mut views = BTreeSet::new();
-        let mut many = false;
+        let mut many = Vec::new();
         for changes in deltas.chunk_by(|a, b| a.0 == b.0) {
             let Some((rel, _, _)) = changes.first() else {
                 continue;
@@ -202,7 +202,9 @@ impl State {
             if let Some(table) = self.tables.get(rel) {
                 let rows = table.keep(changes, &mut self.recent);
                 let enough = self.recent_rows.max(FEW_TICKS * changes.len());
-                many |= rows >= enough.min(MANY);
+                if rows >= enough.min(MANY) {
+                    many.push(*rel);
+                }
             }
             if let Some((with, follow)) = self.at_once.get(rel)
                 && !follow.is_empty()
@@ -214,9 +216,7 @@ impl State {
         if !views.is_empty() {
             self.step(&tables, &views);
         }
-        if many {
-            self.catch_up();
-        }
+        self.catch_up_with(&many);
     }
 
     /// The digest of all replicated tables, as they stand.
@@ -224,20 +224,29 @@ impl State {
         self.digest
     }
 
-    /// Brings traces, and the views that lag, up to date with the tables.
+    /// Brings traces, and the views that lag, up to date with all tables.
     pub fn catch_up(&mut self) {
-        if self.behind.is_empty() {
-            return;
-        }
-        let mut tables = BTreeSet::new();
-        let mut views = BTreeSet::new();
-        for rel in std::mem::take(&mut self.behind) {
-            if let Some((with, follow)) = self.downstream.get(&rel) {
-                tables.extend(with);
-                views.extend(follow);
+        let all: Vec<RelId> = self.behind.iter().copied().collect();
+        self.catch_up_with(&all);
+    }
+
+    /// Brings the views that lag up to date with these tables.
+    pub fn catch_up_with(&mut self, tables: &[RelId]) {
+        let mut with = BTreeSet::new();
+        let mut follow = BTreeSet::new();
+        for rel in tables {
+            if self.behind.contains(rel)
+                && let Some((tables, views)) = self.downstream.get(rel)
+            {
+                with.extend(tables);
+                follow.extend(views);
             }
         }
-        self.step(&tables, &views);
+        if with.is_empty() {
+            return;
+        }
+        self.behind.retain(|rel| !with.contains(rel));
+        self.step(&with, &follow);
         // Nobody looks at the changes of such views.
         let lagging = &self.lagging;
         let mut changes = self.sink.changes.borrow_mut();
@@ -463,7 +472,7 @@ impl State {
             .map_err(|(rule, reason)| format!("{rule}: {reason}"))?;
             self.views.push(flow);
         }
-        self.indexes = Rc::new(indexes);
+        self.indexes = Arc::new(indexes);
         self.program = Arc::new(program);
         let rel = made.last().copied().unwrap_or(RelId(u32::MAX));
         let all = self.views.iter().skip(before);

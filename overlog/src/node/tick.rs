@@ -241,9 +241,7 @@ impl Node {
         if plan.events.iter().any(idle) || plan.guards.iter().any(barred) {
             return Ok(None);
         }
-        if plan.reads_views {
-            self.state.catch_up();
-        }
+        self.state.catch_up_with(&plan.tables_behind_views);
         let size = |d: &Driven| self.state.event(d.rel).map_or(0, |e| e.rows().len());
         let chosen = match part {
             Some((driver, from, to)) => plan.drivers.get(driver).map(|d| (d, from, to)),

@@ -22,6 +22,7 @@ on_both!(
     a_row_that_comes_and_goes_in_one_tick_gives_no_edge,
     equal_events_in_one_tick_are_one,
     a_view_that_is_seldom_read_is_as_of_the_tick_that_reads_it,
+    views_of_different_tables_are_each_as_of_the_tick_that_reads_them,
     a_constant_picks_the_events_that_have_it,
     two_events_of_one_tick_do_not_see_each_others_changes,
     deletions_come_before_insertions_and_these_before_updates,
@@ -284,6 +285,35 @@ fn a_view_that_is_seldom_read_is_as_of_the_tick_that_reads_it<S: Subject>() {
     n.run(&[("look", row![0]), ("drop", row![1])]);
     assert_eq!(n.seen("out"), ["0, 99", "1, 100"]);
     assert_eq!(n.rows("n"), ["0, 99", "1, 99"]);
+}
+
+/// What one rule asks for is up to date, and the rest does not stay behind when another one asks for it.
+fn views_of_different_tables_are_each_as_of_the_tick_that_reads_them<S: Subject>() {
+    let mut n = Host::<S>::new(
+        "table t(A: int); table u(A: int); table w(A: int);
+         event put(A: int); event drop(A: int);
+         t(A) :- put(A); u(A) :- put(A); w(A) :- put(A); delete t(A) :- drop(A); delete w(A) :- drop(A);
+         view of_t(N: int) kept; view above(N: int) kept; view top(N: int) kept; view of_w(N: int) kept;
+         view asked(N: int) lazy; view both(A: int) kept;
+         of_t(count<*>) :- t(_); above(N + 1) :- of_t(N); top(N) :- above(N); of_w(count<*>) :- w(_); both(A) :- t(A), u(A);
+         asked(N) :- of_w(N), N > 0;
+         event look(X: string); event seen(X: string, N: int);
+         seen(\"t\", N) :- look(\"t\"), top(N); seen(\"w\", N) :- look(\"w\"), asked(N);
+         seen(\"both\", count<A>) :- look(\"both\"), both(A);",
+    );
+    n.run(&[("put", row![1]), ("put", row![2])]);
+    n.run(&[("look", row!["w"])]);
+    assert_eq!(n.seen("seen"), ["\"w\", 2"]);
+    n.run(&[("drop", row![1])]);
+    n.run(&[("look", row!["both"])]);
+    assert_eq!(n.seen("seen"), ["\"both\", 1"]);
+    n.run(&[("look", row!["w"])]);
+    assert_eq!(n.seen("seen"), ["\"w\", 1"]);
+    n.run(&[("put", row![3])]);
+    n.run(&[("look", row!["t"])]);
+    assert_eq!(n.seen("seen"), ["\"t\", 3"]);
+    n.run(&[("look", row!["w"]), ("look", row!["both"])]);
+    assert_eq!(n.seen("seen"), ["\"both\", 2", "\"w\", 2"]);
 }
 
 /// Rules that ask for constants, in ticks with few and with many different values.

@@ -28,6 +28,26 @@ pub fn reads(body: &[Term], out: &mut BTreeSet<RelId>) {
     }
 }
 
+/// The relations that a rule's body reads, through views too.
+pub fn reads_through(program: &Program, body: &[Term]) -> BTreeSet<RelId> {
+    let mut all = BTreeSet::new();
+    let mut left = BTreeSet::new();
+    reads(body, &mut left);
+    while let Some(rel) = left.pop_first() {
+        if !all.insert(rel) {
+            continue;
+        }
+        for rule in program
+            .rules
+            .iter()
+            .filter(|r| r.head.rel == rel && program.relation(rel).is_view())
+        {
+            reads(&rule.body, &mut left);
+        }
+    }
+    all
+}
+
 /// The events whose rules depend on one another within a tick.
 pub fn event_strata(program: &Program) -> Strata {
     strata(

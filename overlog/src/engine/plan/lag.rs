@@ -4,12 +4,12 @@
 //! changes of many ticks at once: a dataflow costs mostly by how often it is stepped. It must not be
 //! able to report an error, for that belongs to the tick of the change, and must come to rest.
 
-use crate::engine::plan::graph::{Strata, reads};
+use crate::engine::plan::graph::{Strata, reads, reads_through, view_strata};
 use crate::ir::{
     Action, AggOp, Aggregate, BinaryOp, Expr, HeadArg, Program, RelId, RelKind, Rule, Term, Type,
     UnaryOp,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The kept views that may lag, those left out to which somebody has subscribed.
 pub fn may_lag(
@@ -36,29 +36,40 @@ pub fn may_lag(
     lagging
 }
 
-/// The views that a rule's body may read late changes of: kept ones, and those on demand that read such.
-pub fn late_views(program: &Program) -> BTreeSet<RelId> {
-    let views = |kept: bool| {
-        relations(program).filter(move |r| match program.relation(*r).kind {
-            RelKind::View { kept: k, .. } => k == kept,
-            _ => false,
-        })
+/// The kept views that may lag, each with the tables that it is made of, through other views too.
+pub type Late = BTreeMap<RelId, BTreeSet<RelId>>;
+
+/// All kept views of a program that may lag.
+pub fn late_views(program: &Program) -> Late {
+    let lagging = may_lag(program, &view_strata(program), &BTreeSet::new());
+    let tables_of = |view: RelId| {
+        let read = rules_of(program, view).flat_map(|r| reads_through(program, &r.body));
+        (
+            view,
+            read.filter(|r| program.relation(*r).is_table()).collect(),
+        )
     };
-    let mut late: BTreeSet<RelId> = views(true).collect();
-    loop {
-        let more: Vec<RelId> = views(false)
-            .filter(|v| !late.contains(v))
-            .filter(|v| rules_of(program, *v).any(|rule| reads_any(rule, &late)))
-            .collect();
-        if more.is_empty() {
-            return late;
-        }
-        late.extend(more);
+    let kept = |r: &RelId| is_kept(program, *r);
+    lagging.into_iter().filter(kept).map(tables_of).collect()
+}
+
+/// The tables whose changes the views that a body reads must have taken, in order.
+pub fn must_be_seen(program: &Program, late: &Late, body: &[Term]) -> Vec<RelId> {
+    if late.is_empty() {
+        return Vec::new();
     }
+    let read = reads_through(program, body);
+    let tables: BTreeSet<RelId> = read
+        .iter()
+        .filter_map(|r| late.get(r))
+        .flatten()
+        .copied()
+        .collect();
+    tables.into_iter().collect()
 }
 
 /// Does the body read one of these?
-pub fn reads_any(rule: &Rule, rels: &BTreeSet<RelId>) -> bool {
+fn reads_any(rule: &Rule, rels: &BTreeSet<RelId>) -> bool {
     let mut read = BTreeSet::new();
     reads(&rule.body, &mut read);
     !read.is_disjoint(rels)
@@ -77,13 +88,19 @@ fn rules_of(program: &Program, view: RelId) -> impl Iterator<Item = &Rule> {
         .filter(move |r| r.head.action == Action::Derive && r.head.rel == view)
 }
 
+fn is_kept(program: &Program, view: RelId) -> bool {
+    matches!(
+        program.relation(view).kind,
+        RelKind::View { kept: true, .. }
+    )
+}
+
 /// Kept views with a rule that reads this one.
 fn kept_readers(program: &Program, view: RelId) -> impl Iterator<Item = RelId> {
-    let kept = |r: RelId| matches!(program.relation(r).kind, RelKind::View { kept: true, .. });
     program
         .rules
         .iter()
-        .filter(move |r| r.head.action == Action::Derive && kept(r.head.rel))
+        .filter(move |r| r.head.action == Action::Derive && is_kept(program, r.head.rel))
         .filter(move |r| reads_any(r, &BTreeSet::from([view])))
         .map(|r| r.head.rel)
 }
