@@ -1,7 +1,6 @@
 //! Subscriptions: a query that stays, as a dataflow of its own beside those of the program.
 
-use crate::engine::plan::graph;
-use crate::engine::plan::graph::reads_through;
+use crate::engine::plan::graph::{self, reads_through};
 use crate::functions::Function;
 use crate::ir::{Action, Atom, Column, Program, RelId, RelKind, Relation, Rule, Term, Type};
 use std::collections::BTreeMap;

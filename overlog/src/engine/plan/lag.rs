@@ -11,7 +11,8 @@ use crate::ir::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The kept views that may lag, those left out to which somebody has subscribed.
+/// The views that may lag, those left out to which somebody has subscribed. Views on demand, which hold nothing,
+/// may be among them.
 pub fn may_lag(
     program: &Program,
     strata: &Strata,
